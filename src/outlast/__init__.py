@@ -1,0 +1,35 @@
+"""Outlast keeps a model-training run alive, and its results safe, when the machine runs out of disk, memory or time.
+
+Importing this imports neither torch nor any other room: the names below load when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from outlast.checkpoints import Keep, Policy
+    from outlast.errors import OutlastError
+    from outlast.train import Run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Keep": "outlast.checkpoints",
+    "OutlastError": "outlast.errors",
+    "Policy": "outlast.checkpoints",
+    "Run": "outlast.train",
+}
+
+__all__ = ["Keep", "OutlastError", "Policy", "Run", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'outlast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,46 @@
+"""A folder of sealed checkpoints: what is whole, which to keep, how to make room, and how to save without loss.
+
+`Vault` reads and changes the folder, `Saver` runs a save from admission to seal, `ladder` and `retention` decide.
+"""
+
+from outlast.checkpoints import codec, state
+from outlast.checkpoints.ladder import RUNGS, Held, Move, Plan, Situation, plan
+from outlast.checkpoints.layouts import Findings, inspect, is_candidate
+from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
+from outlast.checkpoints.retention import Candidate, Keep, Verdict, decide
+from outlast.checkpoints.save import Draft, Needs, Policy, Saver, Stage
+from outlast.checkpoints.seal import Check, Entry, Seal
+from outlast.checkpoints.vault import Checkpoint, Choice, Vault
+
+__all__ = [
+    "RUNGS",
+    "Candidate",
+    "Check",
+    "Checkpoint",
+    "Choice",
+    "Draft",
+    "Entry",
+    "Findings",
+    "Held",
+    "Keep",
+    "Move",
+    "Needs",
+    "Plan",
+    "Policy",
+    "Reservation",
+    "ReservedFile",
+    "Saver",
+    "Seal",
+    "Situation",
+    "Stage",
+    "Vault",
+    "Verdict",
+    "codec",
+    "decide",
+    "inspect",
+    "is_candidate",
+    "is_full",
+    "is_hidden_full",
+    "plan",
+    "state",
+]

@@ -1,0 +1,113 @@
+"""The light form of an optimizer's state, and its expansion. Needs torch.
+
+Kept exactly: steps, other numbers, parameter groups. The second moment is kept as its row and column means (rank one,
+as in Adafactor, Shazeer and Stern 2018, section 3: V = R C / mean(R)); of one-dimensional parameters it is kept whole.
+The first moment starts at zero. `benchmarks/light.py` measures how far the loss strays from the uninterrupted run's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from outlast.checkpoints import tree
+from outlast.errors import SealError
+
+SIDECAR = "outlast-light.safetensors"
+"""File beside the weights that makes a checkpoint without an optimizer resumable."""
+_FIRST = frozenset({"exp_avg", "momentum_buffer"})
+_SECOND = frozenset({"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum"})
+
+
+def to_light(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The light form of an optimizer's ``state_dict()``.
+
+    Args:
+        state: ``{"state": {index: {key: tensor or number}}, "param_groups": [...]}`` as torch.optim gives it.
+
+    Returns:
+        Nested plain data with small tensors; None when the optimizer keeps tensors whose meaning is not known
+        (8-bit states, Shampoo ...): such a state has no light form.
+    """
+    if set(state) != {"state", "param_groups"}:
+        return None
+    slim = {}
+    for index, slots in state["state"].items():
+        if not isinstance(slots, Mapping):
+            return None
+        entry = {key: _slim(key, value) for key, value in slots.items()}
+        if any(part is None for part in entry.values()):
+            return None
+        slim[index] = entry
+    return {"state": slim, "param_groups": state["param_groups"]}
+
+
+def _slim(key: str, value: Any) -> dict[str, Any] | None:
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.numel() <= 1:
+        return {"as": "is", "value": value}
+    shape, dtype = tuple(value.shape), str(value.dtype).removeprefix("torch.")
+    if not value.is_floating_point() or type(value) not in (torch.Tensor, torch.nn.Parameter):
+        return None
+    if key in _FIRST:
+        return {"as": "zero", "shape": shape, "dtype": dtype}
+    if key not in _SECOND:
+        return None
+    if value.dim() < 2:
+        return {"as": "is", "value": value.detach().cpu()}
+    flat = value.detach().float().reshape(shape[0], -1)
+    return {"as": "factors", "shape": shape, "dtype": dtype, "rows": flat.mean(1).cpu(), "columns": flat.mean(0).cpu()}
+
+
+def from_light(light: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's ``state_dict()`` expanded from its light form: zero first moments, second moments of rank one."""
+    state = {index: {key: _expanded(part) for key, part in slots.items()} for index, slots in light["state"].items()}
+    return {"state": state, "param_groups": light["param_groups"]}
+
+
+def _expanded(part: Mapping[str, Any]) -> Any:
+    import torch
+
+    if part["as"] == "is":
+        return part["value"]
+    dtype = getattr(torch, part["dtype"])
+    if part["as"] == "zero":
+        return torch.zeros(part["shape"], dtype=dtype)
+    rows, columns = part["rows"], part["columns"]
+    mean = rows.mean()
+    if mean <= 0:
+        return torch.zeros(part["shape"], dtype=dtype)
+    return torch.outer(rows / mean, columns).to(dtype).reshape(part["shape"])
+
+
+def pack(doc: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Nested data as safetensors tensors and metadata.
+
+    Raises:
+        BadInput: for something that has no safe form on disk.
+    """
+    encoded, tensors = tree.encode(doc)
+    # safetensors stores no views: each tensor gets its own contiguous bytes.
+    return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, {
+        "outlast": json.dumps(encoded)
+    }
+
+
+def unpack(path: Path) -> dict[str, Any]:
+    """Nested data from a file that `pack` filled.
+
+    Raises:
+        SealError: when it is not such a file.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            found = tree.decode(json.loads((file.metadata() or {})["outlast"]), tensors)
+    except Exception as error:
+        raise SealError(f"{path} cannot be read: {error}", hint="resume from another checkpoint") from error
+    return dict(found)

@@ -1,0 +1,368 @@
+"""One save from admission to seal: need, ladder, reservation, write, fsync, seal, rename, and again when it failed.
+
+The writer (a framework, or `outlast.Run`) gets a `Stage` and writes into it. It learns there which kind is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from outlast import durable
+from outlast.checkpoints import ladder, layouts
+from outlast.checkpoints import seal as seals
+from outlast.checkpoints.reserve import Reservation, is_full, is_hidden_full
+from outlast.checkpoints.retention import Keep
+from outlast.checkpoints.vault import Checkpoint, Vault
+from outlast.errors import BadInput, NoRoom, SaveFailed
+from outlast.host import show_bytes
+
+_MARGIN = 1.01
+"""Predicted bytes times this, plus the slack, is what a save needs (guard.md section 2: 13.81 MB for 13.47)."""
+_SLACK = 256 * 1024
+_POLL_SECONDS = 1.0
+_TELL_EVERY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user allows when room is short."""
+
+    keep: Keep | None = None
+    """Retention; None leaves it to the framework's own setting."""
+    keep_exact: bool = False
+    """Always hold a full checkpoint, even if new saves have to be light."""
+    forbid: frozenset[int] = frozenset()
+    """Rungs of the ladder that must not be used."""
+
+    def __post_init__(self) -> None:
+        known = {rung.number for rung in ladder.RUNGS}
+        if unknown := self.forbid - known:
+            raise BadInput(f"no rung {sorted(unknown)}", hint=f"the ladder's rungs are {sorted(known)}")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Policy:
+        """The policy that `outlast run` passed on."""
+        values = os.environ if environment is None else environment
+        forbid = values.get("OUTLAST_FORBID", "")
+        return cls(
+            Keep.parse(values["OUTLAST_KEEP"]) if values.get("OUTLAST_KEEP") else None,
+            values.get("OUTLAST_KEEP_EXACT") == "1",
+            frozenset(int(number) for number in forbid.split(",") if number),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Predicted lengths of a save's large files, for each kind that it could have."""
+
+    files: Mapping[str, tuple[int, ...]]
+    """For each kind, richest first: bytes of each large file."""
+    small_bytes: int = 0
+    """All small files together: configuration, tokenizer, schedule, random states."""
+    measured: Mapping[str, int] = field(default_factory=dict)
+    """What the last save of a kind really took; counts where it is more than predicted."""
+
+    def total(self, kind: str) -> int:
+        """Bytes to have free before a save of this kind."""
+        predicted = sum(self.files[kind]) + self.small_bytes
+        return int(max(predicted, self.measured.get(kind, 0)) * _MARGIN) + _SLACK
+
+
+@dataclass(slots=True)
+class Stage:
+    """Where a save is written before it counts."""
+
+    path: Path
+    """Folder to write the checkpoint into; on the vault's file system."""
+    kind: str
+    """Kind to write."""
+    reservation: Reservation | None
+    """Room to write into; None on a rank that did not reserve."""
+    error: OSError | None = None
+    """First OSError that one of our writers saw; frameworks lose the errno."""
+    holds_errors: bool = False
+    """Our writers keep an OSError in ``error`` and go on; whoever runs the writer raises it afterwards."""
+    skipped: set[str] = field(default_factory=set)
+    """Names of files that were left out because this kind does not need them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a writer says of what it has written."""
+
+    layout: str
+    """Who laid the files out."""
+    without: Mapping[str, Sequence[str]]
+    """For each kind that this checkpoint can be, richest first: the files that it does not need."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics known now."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """For the seal."""
+
+
+class Saver:
+    """Saves into a vault.
+
+    Args:
+        vault: where to.
+        policy: what is allowed when room is short.
+        lineage: which training this is.
+        wait: sleeps while paused; for tests.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        policy: Policy | None = None,
+        *,
+        lineage: str = "",
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.vault = vault
+        self.policy = policy or Policy.from_environment()
+        self.lineage = lineage or secrets.token_hex(6)
+        self.keep = self.policy.keep or Keep()
+        self._wait = wait
+        self._measured: dict[str, int] = {}
+
+    def save(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
+        """Write, seal and commit one checkpoint; on a full volume make room and write again.
+
+        Args:
+            name: its folder's name in the vault.
+            step: optimizer steps done.
+            needs: what it will take.
+            write: writes all files into the stage; called again after a failed try.
+
+        Returns:
+            The sealed checkpoint.
+
+        Raises:
+            NoRoom: when it does not fit and policy forbids to pause.
+            Exception: what the writer raised, when making room does not cure it; the partial is gone then.
+        """
+        needs = Needs(needs.files, needs.small_bytes, self._measured)
+        start = time.monotonic()
+        self.vault.prepare()
+        self.vault.retry_stuck()
+        with durable.locked(self.vault.own / "save.lock", wait=True):
+            sealed = self._tried_until_sealed(name, step, needs, write)
+        self._measured[sealed.kind or ""] = sealed.bytes
+        self.vault.journal.write(
+            "sealed",
+            name=name,
+            step=step,
+            kind=sealed.kind,
+            bytes=sealed.bytes,
+            seconds=round(time.monotonic() - start, 4),
+            root=str(self.vault.root),
+        )
+        return sealed
+
+    def settle(self, checkpoint: Checkpoint, keep: Keep | None = None) -> list[durable.Removal]:
+        """After a save and the user's own callbacks: seal again what they changed, then let retention prune."""
+        if not self.vault.is_unchanged(checkpoint):
+            seal = checkpoint.seal
+            absent = {kind: tuple(set(seal.files) - set(names)) for kind, names in seal.kinds.items()}
+            fresh = self.vault.seal_for(
+                checkpoint.path, seal.step, seal.layout, absent, metrics=seal.metrics,
+                lineage=seal.lineage, notes=seal.notes, created=seal.created,
+            )  # fmt: skip
+            seals.write(checkpoint.path, fresh)
+            self.vault.remember(checkpoint.path, fresh)
+            self.vault.journal.write("sealed_again", name=checkpoint.name, why="callbacks changed its files")
+        removals = self.vault.prune(keep or self.keep)
+        self.vault.refill_ballast()
+        return removals
+
+    def _tried_until_sealed(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
+        extra = attempt = 0
+        has_failed_otherwise = writes_beside = False
+        while True:
+            attempt += 1
+            stage = self._admitted(name, step, needs, extra)
+            if writes_beside:
+                # Reserve, release, write: the race is open, but the room is not taken by the reservation itself.
+                _release(stage)
+                self.vault.journal.write("reservation_released", name=name, why="this writer cannot use it")
+            try:
+                return self._sealed(stage, name, step, write(stage))
+            except BaseException as error:
+                is_unused = stage.reservation is not None and stage.reservation.unclaimed_bytes > _SLACK
+                self._abandon(stage)
+                cause = self._cause(stage, error)
+                self.vault.journal.write(
+                    "save_failed", name=name, cause=cause, attempt=attempt,
+                    errno=stage.error.errno if stage.error else None, message=str(error)[:500],
+                )  # fmt: skip
+                if not isinstance(error, Exception):
+                    raise
+                if cause == "full" and is_unused and not writes_beside:
+                    writes_beside = True
+                elif cause == "full":
+                    extra = max(2 * extra, _SLACK)
+                elif has_failed_otherwise or isinstance(error, BadInput):
+                    error.add_note(f"outlast: {name} was not saved; no partial is left, older checkpoints are intact")
+                    raise
+                has_failed_otherwise = has_failed_otherwise or cause != "full"
+
+    def _cause(self, stage: Stage, error: BaseException) -> str:
+        if is_full(stage.error) or is_full(error):
+            return "full"
+        # Hidden by torch where our file object was not in its way, e.g. a subprocess: then the volume is the witness.
+        if is_hidden_full(error) and (self.vault.room().free_bytes or 0) < _SLACK:
+            return "full"
+        return "other"
+
+    def _admitted(self, name: str, step: int, needs: Needs, extra: int) -> Stage:
+        """Make room, reserve it, and hand out the stage; pauses while nothing helps."""
+        is_paused = False
+        refused = 0
+        told = 0.0
+        while True:
+            here = self.vault.room()
+            situation = self.situation(needs, here.free_bytes, extra + refused)
+            plan = ladder.plan(situation)
+            for move in plan.moves:
+                if move.action != "pause":
+                    self._make(move)
+            if plan.fits and not any(m.frees_bytes and m.action != "save_as" for m in plan.moves):
+                stage = self._reserved(name, needs, plan.kind)
+                if stage:
+                    if is_paused:
+                        self.vault.journal.write("continued", name=name)
+                    self.vault.journal.write(
+                        "save_admitted", name=name, step=step, kind=plan.kind, need_bytes=needs.total(plan.kind),
+                        free_bytes=here.free_bytes, source=here.source, root=str(self.vault.root),
+                        is_reserved=stage.reservation is not None and stage.reservation.is_real,
+                    )  # fmt: skip
+                    return stage
+                # What statvfs showed was not to be had: act as if that much less were free.
+                refused += max(_SLACK, (here.free_bytes or 0) - needs.total(plan.kind) + 1)
+            elif not plan.fits:
+                told = self._paused(name, plan, told, is_first=not is_paused)
+                is_paused, refused = True, 0
+
+    def situation(self, needs: Needs, free_bytes: int | None, extra: int = 0) -> ladder.Situation:
+        """What the ladder is to judge, read from the vault now."""
+        verdicts = {verdict.name: verdict for verdict in self.vault.verdicts(self.keep)}
+        held = [
+            ladder.Held(
+                c.name, c.age, c.kind or "", c.bytes, _light_bytes(c),
+                wanted=verdicts[c.name].keep,
+                sacred=c.is_pinned or bool(self.vault.is_protected(c.name)) or _is_best(verdicts[c.name].reasons),
+                pinned=c.is_pinned,
+            )
+            for c in self.vault.checkpoints()
+            if c.kind and not self.vault.is_stuck(c.name)
+        ]  # fmt: skip
+        least = next(iter(needs.files))
+        return ladder.Situation(
+            free_bytes=needs.total(least) + extra if free_bytes is None else free_bytes,
+            needs={kind: needs.total(kind) + extra for kind in needs.files},
+            held=held,
+            trash_bytes=self.vault.trash_bytes(),
+            superseded=self.vault.superseded(),
+            ballast_bytes=self.vault.ballast.size_bytes,
+            keep_exact=self.policy.keep_exact,
+            forbid=self.policy.forbid,
+        )
+
+    def _make(self, move: ladder.Move) -> None:
+        self.vault.journal.write(
+            "rung", number=move.rung, action=move.action, name=move.name, why=move.why, frees_bytes=move.frees_bytes
+        )
+        effects: dict[str, Callable[[], object]] = {
+            "empty_trash": self.vault.empty_trash,
+            "drop": lambda: self.vault.drop(move.name, move.why),
+            "drop_quarantined": lambda: self.vault.drop_quarantined(move.name, move.why),
+            "lighten": lambda: self.vault.lighten(move.name, move.why),
+            "release_ballast": self.vault.ballast.release,
+            "save_as": lambda: None,
+        }
+        effects[move.action]()
+
+    def _reserved(self, name: str, needs: Needs, kind: str) -> Stage | None:
+        token = self.vault.own / "stage" / f"{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            (token / name).mkdir(parents=True)
+            sizes = [int(size * _MARGIN) + 4096 for size in needs.files[kind]]
+            return Stage(token / name, kind, Reservation(token, sizes))
+        except OSError as error:
+            durable.remove_tree(token) if token.exists() else None
+            if error.errno not in durable.FULL:
+                raise SaveFailed(
+                    f"cannot write to {token.parent}: {durable.why_not(error)}",
+                    hint="the folder of checkpoints must be writable",
+                ) from error
+            return None
+
+    def _paused(self, name: str, plan: ladder.Plan, told: float, *, is_first: bool) -> float:
+        why = f"{name} needs {show_bytes(plan.short_bytes)} more than can be made free in {self.vault.root}"
+        hint = "free some space there: training goes on by itself as soon as it is enough"
+        if 9 in self.policy.forbid:
+            raise NoRoom(why, hint="free some space, or allow rung 9 to wait for it")
+        if is_first:
+            self.vault.journal.write("paused", name=name, why=why, short_bytes=plan.short_bytes)
+        now = time.monotonic()
+        if is_first or now - told > _TELL_EVERY:
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"outlast: training is paused: {why}\n  hint: {hint}\n")
+            told = now
+        self._wait(_POLL_SECONDS)
+        return told
+
+    def _sealed(self, stage: Stage, name: str, step: int, draft: Draft) -> Checkpoint:
+        """Check, fsync, seal, rename. The order is the promise: nothing has the final name before it is whole."""
+        _release(stage)
+        for path in seals.files_in(stage.path).values():
+            # json.dump into a full volume leaves an empty or cut file and raises nothing (guard.md, trap 5).
+            fault = layouts.fault_in(path)
+            if fault:
+                if (self.vault.room().free_bytes or 0) < _SLACK:
+                    stage.error = stage.error or OSError(28, f"{path.name} {fault}")
+                raise SaveFailed(f"{path.name} {fault}", hint="the volume may be full or failing")
+        seal = self.vault.seal_for(
+            stage.path, step, draft.layout, draft.without,
+            metrics=draft.metrics, lineage=self.lineage, notes=draft.notes, created=time.time(),
+        )  # fmt: skip
+        seals.write(stage.path, seal)
+        final = self.vault.root / name
+        with self.vault.changing():
+            if os.path.lexists(final):
+                # The sealed stage is committed by the next start if we die between these two renames.
+                durable.into_trash(final, self.vault.own / "trash")
+            durable.replace(stage.path, final)
+        self.vault.remember(final, seal)
+        durable.remove_tree(stage.path.parent)
+        self.vault.empty_trash()
+        return self.vault.get(name)
+
+    def _abandon(self, stage: Stage) -> None:
+        _release(stage)
+        with suppress(OSError):
+            durable.remove_tree(stage.path.parent)
+
+
+def _release(stage: Stage) -> None:
+    if stage.reservation:
+        stage.reservation.release()
+
+
+def _light_bytes(checkpoint: Checkpoint) -> int | None:
+    names = checkpoint.seal.kinds.get("light")
+    if names is None or checkpoint.kind == "light":
+        return None
+    return sum(-(-checkpoint.seal.files[name].bytes // 4096) * 4096 for name in names) + 4096
+
+
+def _is_best(reasons: Sequence[str]) -> bool:
+    return any(reason.startswith("best ") for reason in reasons)

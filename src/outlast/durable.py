@@ -1,0 +1,307 @@
+"""Crash-safe file work: reserve, write, rename, delete. The one module that does it; all rooms use it.
+
+Writing: temporary name in the same folder, fsync, rename, fsync of the folder.
+Deleting: rename into the trash (same file system), unlink, measure.
+Each step is idempotent: starting again after a kill at any line ends in the same place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""errno values that mean: making room cures it."""
+
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
+_KEEP_SIZE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def allocate(fd: int, size: int, *, offset: int = 0, keep_length: bool = False) -> bool:
+    """Reserve blocks for a file with fallocate(2).
+
+    glibc's posix_fallocate writes zeros where the file system has no fallocate, so the system call is used itself.
+
+    Args:
+        fd: open for writing.
+        size: bytes to reserve from the offset on.
+        offset: first byte of the range.
+        keep_length: leave the file's length as it is.
+
+    Returns:
+        True when the blocks are ours, False where the file system cannot reserve.
+
+    Raises:
+        OSError: ENOSPC or EDQUOT, after giving back what a failed call kept (ext4 keeps it otherwise).
+    """
+    if size <= 0:
+        return True
+    try:
+        call = _libc.fallocate64
+    except AttributeError:
+        return False
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    length = os.fstat(fd).st_size
+    while call(fd, _KEEP_SIZE if keep_length else 0, offset, size) != 0:
+        number = ctypes.get_errno()
+        if number == errno.EINTR:
+            continue
+        with suppress(OSError):
+            os.ftruncate(fd, length)
+        if number in _UNSUPPORTED:
+            return False
+        raise OSError(number, os.strerror(number))
+    return True
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write every byte; a short write is continued, so that its cause comes out as OSError."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make renames and unlinks in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        # Some network and FUSE file systems refuse fsync on a folder; the rename itself has happened.
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """Fsync a file by name."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(part: Path, final: Path) -> None:
+    """Rename within one file system and make it durable."""
+    os.replace(part, final)
+    sync_folder(final.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a small file as a whole: after a kill at any line it is the old one or the new one."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+class syncing:
+    """Context in which files and their folders are fsynced by a thread, while the caller reads them for their digests.
+
+    Raises:
+        OSError: at the end, what a file system reports only at fsync (network file systems, quotas).
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="outlast-fsync", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            for path in self._files:
+                sync_file(path)
+            for folder in {path.parent for path in self._files}:
+                sync_folder(folder)
+        except BaseException as error:
+            self._error = error
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._thread.join()
+        if self._error and exc[0] is None:
+            raise self._error
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What became of one deletion."""
+
+    name: str
+    """What was to go."""
+    freed_bytes: int
+    """Allocated bytes of it that are gone; what an open file still holds is in `held_bytes`."""
+    held_bytes: int
+    """Allocated bytes that could not be freed and count as used."""
+    reason: str | None
+    """Why something is left; None when all is gone."""
+
+
+def remove_tree(path: Path) -> Removal:
+    """Unlink a file or folder, go on past what cannot be unlinked, and say what is left.
+
+    Links are unlinked, never followed; other mounts are left alone.
+    """
+    reasons: list[str] = []
+    freed, held = _remove(path, os.lstat(path), reasons)
+    return Removal(path.name, freed, held, reasons[0] if reasons else None)
+
+
+def _remove(path: Path, info: os.stat_result, reasons: list[str]) -> tuple[int, int]:
+    freed = held = 0
+    size = info.st_blocks * 512 if info.st_nlink == 1 or stat.S_ISDIR(info.st_mode) else 0
+    try:
+        if stat.S_ISDIR(info.st_mode):
+            for entry in os.scandir(path):
+                child = entry.stat(follow_symlinks=False)
+                if child.st_dev != info.st_dev:
+                    reasons.append(f"{entry.path} is another mount")
+                    continue
+                more = _remove(Path(entry.path), child, reasons)
+                freed, held = freed + more[0], held + more[1]
+            path.rmdir()
+        else:
+            path.unlink()
+    except OSError as error:
+        reasons.append(f"{path}: {why_not(error)}")
+        return freed, held + size
+    return freed + size, held
+
+
+def why_not(error: OSError) -> str:
+    """A reason for people from an OSError: the kernel's words and what usually stands behind them."""
+    causes = {
+        errno.EPERM: "immutable (chattr +i) or another owner",
+        errno.EACCES: "another owner or a read-only folder",
+        errno.EROFS: "read-only file system",
+        errno.EBUSY: "in use or a mount point",
+        errno.ENOTEMPTY: "something inside it could not be removed",
+    }
+    words = os.strerror(error.errno) if error.errno else str(error)
+    cause = causes.get(error.errno or 0)
+    return f"{words} ({cause})" if cause else words
+
+
+def into_trash(path: Path, trash: Path) -> Path:
+    """Rename a file or folder into the trash, under a name that is free there.
+
+    Raises:
+        OSError: when it cannot be renamed (immutable, another owner's folder, read-only).
+    """
+    target = trash / f"{path.name}.{secrets.token_hex(4)}"
+    os.rename(path, target)
+    sync_folder(path.parent)
+    return target
+
+
+def copy_small(source: Path, target: Path) -> None:
+    """Copy one regular file durably."""
+    part = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, part, follow_symlinks=False)
+    sync_file(part)
+    replace(part, target)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold an advisory lock (flock) on a file; the kernel gives it back when the holder dies.
+
+    Args:
+        path: lock file, made if missing.
+        wait: block until it is ours.
+
+    Yields:
+        True when the lock is held, False when it was not to be had without waiting.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError as error:
+            # No locks on this file system: one writer is assumed, as everywhere else there.
+            if error.errno not in {errno.ENOLCK, *_UNSUPPORTED}:
+                raise
+            held = True
+        yield held
+    finally:
+        os.close(fd)
+
+
+class Ballast:
+    """A reserved file that is cut when a volume is full, so that the journal and one small save still fit.
+
+    Args:
+        path: the file; its folder must exist before the volume is full.
+    """
+
+    _SLICE = 64 * 1024
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that it holds now."""
+        try:
+            return os.lstat(self.path).st_size
+        except OSError:
+            return 0
+
+    def fill(self, size: int) -> bool:
+        """Make it ``size`` bytes again if the room is there; True when it is that large."""
+        if self.size_bytes >= size:
+            return True
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError:
+            return False
+        try:
+            return allocate(fd, size)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+
+    def cut(self) -> bool:
+        """Give back one slice; False when there is none left."""
+        size = self.size_bytes
+        if size == 0:
+            return False
+        with suppress(OSError):
+            os.truncate(self.path, max(0, size - self._SLICE))
+            return True
+        return False
+
+    def release(self) -> int:
+        """Give all of it back; returns the bytes that it held."""
+        size = self.size_bytes
+        with suppress(OSError):
+            os.truncate(self.path, 0)
+        return size - self.size_bytes

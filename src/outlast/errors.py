@@ -1,0 +1,53 @@
+"""Every error that Outlast raises, in one tree. Each carries a hint: what to do about it.
+
+OutlastError
+├── BadInput            an argument, option or file is not what was expected
+├── SealError           a checkpoint's seal is missing, torn, or does not match its files
+├── NoWayBack           resume was asked for and no checkpoint here verifies
+├── NoRoom              the next save does not fit, and every allowed rung was tried
+├── SaveFailed          a save failed for a reason that making room does not cure
+└── VaultBusy           another process is changing the same folder of checkpoints
+"""
+
+from __future__ import annotations
+
+
+class OutlastError(Exception):
+    """Base of all of Outlast's errors.
+
+    Args:
+        message: what was expected and what came.
+        hint: what the user can do; printed on a line of its own.
+    """
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}"
+
+
+class BadInput(OutlastError, ValueError):
+    """An argument, option or file is not what was expected."""
+
+
+class SealError(OutlastError):
+    """A checkpoint's seal is missing, torn, or does not match its files."""
+
+
+class NoWayBack(OutlastError):
+    """Resume was asked for and no checkpoint here verifies."""
+
+
+class NoRoom(OutlastError, OSError):
+    """The next save does not fit, and every allowed rung of the ladder was tried."""
+
+
+class SaveFailed(OutlastError):
+    """A save failed for a reason that making room does not cure."""
+
+
+class VaultBusy(OutlastError):
+    """Another process is changing the same folder of checkpoints."""
