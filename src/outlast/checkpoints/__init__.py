@@ -8,8 +8,9 @@ from outlast.checkpoints.ladder import RUNGS, Held, Move, Plan, Situation, plan
 from outlast.checkpoints.layouts import Findings, inspect, is_candidate
 from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
 from outlast.checkpoints.retention import Candidate, Keep, Verdict, decide
-from outlast.checkpoints.save import Draft, Needs, Policy, Saver, Stage
+from outlast.checkpoints.save import Draft, Needs, Policy, Saver, Stage, reserved_file
 from outlast.checkpoints.seal import Check, Entry, Seal
+from outlast.checkpoints.search import vaults_of
 from outlast.checkpoints.vault import Checkpoint, Choice, Vault
 
 __all__ = [
@@ -42,5 +43,7 @@ __all__ = [
     "is_full",
     "is_hidden_full",
     "plan",
+    "reserved_file",
     "state",
+    "vaults_of",
 ]

@@ -89,11 +89,19 @@ def pack(doc: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         BadInput: for something that has no safe form on disk.
     """
+    tensors, metadata = pack_views(doc)
+    # safetensors' own writer refuses views: each tensor gets its own contiguous bytes.
+    return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata
+
+
+def pack_views(doc: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """As `pack`, but with the tensors themselves, not copies: for our own writer, before the next step.
+
+    Raises:
+        BadInput: for something that has no safe form on disk.
+    """
     encoded, tensors = tree.encode(doc)
-    # safetensors stores no views: each tensor gets its own contiguous bytes.
-    return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, {
-        "outlast": json.dumps(encoded)
-    }
+    return tensors, {"outlast": json.dumps(encoded)}
 
 
 def unpack(path: Path) -> dict[str, Any]:

@@ -124,9 +124,7 @@ def _make_older_light(s: Situation) -> list[Move]:
     ]
     if exact and not s.keep_exact:
         if _can_lighten(exact):
-            moves.append(
-                _lighten(exact, "less than two full states fit: the way back is light until the save is sealed")
-            )
+            moves.append(_lighten(exact, "two full states do not fit: the way back is light until this save is sealed"))
         if exact is not way_back and not exact.sacred:
             moves.append(Move(5, "drop", exact.name, exact.bytes, "a newer checkpoint is the way back"))
     return moves

@@ -7,13 +7,16 @@ aside otherwise. Nothing is unpickled.
 from __future__ import annotations
 
 import json
+import pickletools
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+INCOMPLETE = "checkpoint-is-incomplete.txt"
+"""Mark that the Trainer's save on SIGTERM leaves while it is under way, and that nothing in Transformers reads."""
 _HEADER_LIMIT = 100 << 20  # safetensors' own limit for its JSON header
 
 
@@ -43,13 +46,30 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "accelerate",
-        re.compile(r"checkpoint_(\d+)"),
+        re.compile(r"checkpoint[-_](\d+)"),
         ("model*.safetensors", "pytorch_model*", "*.distcp"),
         ("optimizer*.bin",),
         ("random_states_*.pkl",),
     ),
+    Layout(
+        "outlast",
+        re.compile(r"step-(\d+)"),
+        ("model.safetensors",),
+        ("optimizer.safetensors",),
+        ("state.safetensors",),
+    ),
+    Layout(
+        "torch.distributed.checkpoint",
+        re.compile(r"(?:step|checkpoint)-(\d+)"),
+        ("*.distcp",),
+        ("*.distcp",),
+        (".metadata",),
+    ),
 )
 """Layouts that are recognised without a seal. Adding a framework is adding a row."""
+
+_FILES = re.compile(r"(?:.*step=\d+.*|last(?:-v\d+)?)\.ckpt")
+"""Lightning's own names for its checkpoints, each one file. Other names may be anyone's, and are left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +79,7 @@ class Findings:
     layout: str
     """Name of the layout."""
     step: int
-    """Step from the folder's name."""
+    """Step from the folder's name; of a file, from what it holds."""
     kind: str | None
     """``full`` or ``weights``; None when it is not whole."""
     problems: tuple[str, ...]
@@ -71,25 +91,74 @@ def is_candidate(name: str) -> bool:
     return any(layout.folder.fullmatch(name) for layout in LAYOUTS)
 
 
+def is_file_candidate(name: str) -> bool:
+    """True when a tool would take a file of this name for a checkpoint."""
+    return _FILES.fullmatch(name) is not None
+
+
 def inspect(checkpoint: Path) -> Findings:
-    """Open and parse each file of a folder without a seal."""
-    layout = next(layout for layout in LAYOUTS if layout.folder.fullmatch(checkpoint.name))
+    """Open and parse each file of a checkpoint without a seal."""
+    if checkpoint.is_file():
+        return _inspect_file(checkpoint)
+    layout = _layout_of(checkpoint)
     match = layout.folder.fullmatch(checkpoint.name)
     step = int(match[1]) if match else 0
     missing = [pattern for pattern in layout.required if not _has(checkpoint, (pattern,))]
     problems = [f"{pattern} is missing" for pattern in missing]
     if not _has(checkpoint, layout.weights):
         problems.append("no weights: none of " + ", ".join(layout.weights[:2]))
-    if (checkpoint / "checkpoint-is-incomplete.txt").exists():
+    if (checkpoint / INCOMPLETE).exists():
         problems.append("marked incomplete by the Trainer's save on SIGTERM")
     problems += [f"{path.name}: {fault}" for path in sorted(checkpoint.rglob("*")) if (fault := fault_in(path))]
     problems += _missing_shards(checkpoint)
     has_training = all(_has(checkpoint, (pattern,)) for pattern in layout.training)
-    has_optimizer = _has(checkpoint, ("optimizer*", "global_step*", "pytorch_model_fsdp*", "*-optimizer.pt"))
+    optimizers = ("optimizer*", "global_step*", "pytorch_model_fsdp*", "*-optimizer.pt", "*.distcp")
+    has_optimizer = _has(checkpoint, optimizers)
     if has_training != has_optimizer and not problems and layout.name == "transformers":
         problems.append("its optimizer, scheduler and random state are not all there")
     kind = None if problems else "full" if has_training and has_optimizer else "weights"
     return Findings(layout.name, step, kind, tuple(problems))
+
+
+def _layout_of(checkpoint: Path) -> Layout:
+    """Frameworks share names (``checkpoint-500``): the one whose last-written file is there wrote it."""
+    named = [layout for layout in LAYOUTS if layout.folder.fullmatch(checkpoint.name)]
+    return next((layout for layout in named if all(_has(checkpoint, (p,)) for p in layout.required)), named[0])
+
+
+def _inspect_file(checkpoint: Path) -> Findings:
+    fault = fault_in(checkpoint)
+    if fault:
+        return Findings("lightning", 0, None, (f"{checkpoint.name} {fault}",))
+    step, has_optimizer = 0, False
+    try:
+        step, has_optimizer = _read_lightning(checkpoint)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        return Findings("lightning", 0, None, (f"{checkpoint.name} does not parse: {error}",))
+    return Findings("lightning", step, "full" if has_optimizer else "weights", ())
+
+
+def _read_lightning(checkpoint: Path) -> tuple[int, bool]:
+    """Step, and whether there is an optimizer's state: read off the pickle's opcodes, nothing is unpickled."""
+    step: int | None = None
+    has_optimizer = is_next = False
+    for value in _constants(checkpoint):
+        if is_next and isinstance(value, int):
+            step, is_next = value, False
+        is_next = is_next or (step is None and value == "global_step")
+        has_optimizer = has_optimizer or value == "optimizer_states"
+    return step or 0, has_optimizer
+
+
+def _constants(checkpoint: Path) -> Iterator[object]:
+    """Text and numbers of a torch file's pickle, in order, without the numbers that the memo is kept with."""
+    if not zipfile.is_zipfile(checkpoint):
+        return  # torch's format before 1.6
+    with zipfile.ZipFile(checkpoint) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        for code, argument, _ in pickletools.genops(archive.read(name)):
+            if argument is not None and "PUT" not in code.name and "GET" not in code.name:
+                yield argument
 
 
 def _has(checkpoint: Path, patterns: Sequence[str]) -> bool:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from outlast import durable
+from outlast.checkpoints.digest import Follower
 
 _BUFFER = 1 << 20
+_PIECE = 8 << 20
 
 
 class Reservation:
@@ -78,15 +80,19 @@ class ReservedFile(RawIOBase):
 
     Args:
         part: file to write; made if it is not there.
+        digests: take the digest while it is written; ``digest`` has it after `close`, or None if it could not be taken.
     """
 
-    def __init__(self, part: Path) -> None:
+    def __init__(self, part: Path, *, digests: bool = False) -> None:
         super().__init__()
         self.part = part
         self.error: OSError | None = None
         self._fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.digest: str | None = None
+        self._follower = Follower(self._fd, digests=digests)
         self._pending = bytearray()
         self._position = 0
+        self._offset = 0
         self._length = 0
 
     def writable(self) -> bool:
@@ -118,7 +124,9 @@ class ReservedFile(RawIOBase):
         """Move to a position; the end is that of what was written, not of what was reserved."""
         self._drain()
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        self._position = os.lseek(self._fd, base + offset, os.SEEK_SET)
+        self._position = self._offset = os.lseek(self._fd, base + offset, os.SEEK_SET)
+        if self._position != self._length:
+            self._follower.give_up()
         return self._position
 
     def flush(self) -> None:
@@ -141,6 +149,7 @@ class ReservedFile(RawIOBase):
             self._remember(error)
             raise
         finally:
+            self.digest = self._follower.stop()
             super().close()
             os.close(self._fd)
 
@@ -151,7 +160,11 @@ class ReservedFile(RawIOBase):
 
     def _put(self, view: memoryview) -> None:
         try:
-            durable.write_all(self._fd, view)
+            for start in range(0, len(view), _PIECE):
+                piece = view[start : start + _PIECE]
+                durable.write_all(self._fd, piece)
+                self._offset += len(piece)
+                self._follower.reach(self._offset)
         except OSError as error:
             self._remember(error)
             raise

@@ -9,18 +9,18 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from outlast import durable
 from outlast.checkpoints import ladder, layouts
 from outlast.checkpoints import seal as seals
-from outlast.checkpoints.reserve import Reservation, is_full, is_hidden_full
+from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
 from outlast.checkpoints.retention import Keep
-from outlast.checkpoints.vault import Checkpoint, Vault
+from outlast.checkpoints.vault import Checkpoint, Vault, stamp_of
 from outlast.errors import BadInput, NoRoom, SaveFailed
 from outlast.host import show_bytes
 
@@ -69,6 +69,8 @@ class Needs:
     """All small files together: configuration, tokenizer, schedule, random states."""
     measured: Mapping[str, int] = field(default_factory=dict)
     """What the last save of a kind really took; counts where it is more than predicted."""
+    is_one_file: bool = False
+    """True when the checkpoint is a file, not a folder: the stage's path is then that of the file to write."""
 
     def total(self, kind: str) -> int:
         """Bytes to have free before a save of this kind."""
@@ -81,7 +83,7 @@ class Stage:
     """Where a save is written before it counts."""
 
     path: Path
-    """Folder to write the checkpoint into; on the vault's file system."""
+    """Folder to write the checkpoint into, or the one file that it is; on the vault's file system."""
     kind: str
     """Kind to write."""
     reservation: Reservation | None
@@ -92,6 +94,18 @@ class Stage:
     """Our writers keep an OSError in ``error`` and go on; whoever runs the writer raises it afterwards."""
     skipped: set[str] = field(default_factory=set)
     """Names of files that were left out because this kind does not need them."""
+    written: dict[Path, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    """Digests that our writers took as they wrote, with the file's stamp when it was closed."""
+
+    def known(self) -> dict[str, seals.Entry]:
+        """Entries of the files that are still as our writers left them: the seal need not read these again."""
+        return {
+            (path.name if path == self.path else path.relative_to(self.path).as_posix()): seals.Entry(
+                os.lstat(path).st_size, digest
+            )
+            for path, (left, digest) in self.written.items()
+            if os.path.lexists(path) and stamp_of(path) == left
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,29 @@ class Draft:
     """Metrics known now."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """For the seal."""
+
+
+@contextmanager
+def reserved_file(stage: Stage, path: Path, size: int | None) -> Iterator[ReservedFile]:
+    """A file of the stage, written into a claimed reservation; the first OSError is kept for the diagnosis."""
+    part = path.with_name(f".{path.name}.part")
+    file = None
+    try:
+        if stage.reservation:
+            stage.reservation.claim(part, size)
+        file = ReservedFile(part, digests=True)
+        try:
+            yield file
+        finally:
+            file.close()
+        part.rename(path)
+        if file.digest:
+            stage.written[path] = (stamp_of(path), file.digest)
+    except Exception as error:
+        stage.error = stage.error or (file and file.error) or (error if isinstance(error, OSError) else None)
+        # Among several ranks an exception here would leave the others in a barrier: it is raised when all are through.
+        if stage.error is None or not stage.holds_errors:
+            raise
 
 
 class Saver:
@@ -149,7 +186,7 @@ class Saver:
             NoRoom: when it does not fit and policy forbids to pause.
             Exception: what the writer raised, when making room does not cure it; the partial is gone then.
         """
-        needs = Needs(needs.files, needs.small_bytes, self._measured)
+        needs = replace(needs, measured=self._measured)
         start = time.monotonic()
         self.vault.prepare()
         self.vault.retry_stuck()
@@ -169,19 +206,33 @@ class Saver:
 
     def settle(self, checkpoint: Checkpoint, keep: Keep | None = None) -> list[durable.Removal]:
         """After a save and the user's own callbacks: seal again what they changed, then let retention prune."""
-        if not self.vault.is_unchanged(checkpoint):
-            seal = checkpoint.seal
-            absent = {kind: tuple(set(seal.files) - set(names)) for kind, names in seal.kinds.items()}
-            fresh = self.vault.seal_for(
-                checkpoint.path, seal.step, seal.layout, absent, metrics=seal.metrics,
-                lineage=seal.lineage, notes=seal.notes, created=seal.created,
-            )  # fmt: skip
-            seals.write(checkpoint.path, fresh)
-            self.vault.remember(checkpoint.path, fresh)
-            self.vault.journal.write("sealed_again", name=checkpoint.name, why="callbacks changed its files")
+        is_sealed = self.vault.is_unchanged(checkpoint) or self._sealed_again(checkpoint)
         removals = self.vault.prune(keep or self.keep)
+        if not is_sealed and not self._sealed_again(checkpoint):
+            self.vault.journal.write("settle_failed", name=checkpoint.name, reason="no room for its new seal")
         self.vault.refill_ballast()
         return removals
+
+    def _sealed_again(self, checkpoint: Checkpoint) -> bool:
+        """Write the seal of what is there now; on a full volume the ballast gives way. False when that is not enough."""
+        seal = checkpoint.seal
+        absent = {kind: tuple(set(seal.files) - set(names)) for kind, names in seal.kinds.items()}
+        fresh = self.vault.seal_for(
+            checkpoint.path, seal.step, seal.layout, absent, metrics=seal.metrics,
+            lineage=seal.lineage, notes=seal.notes, created=seal.created,
+        )  # fmt: skip
+        while True:
+            try:
+                seals.write(checkpoint.path, fresh)
+                break
+            except OSError as error:
+                if error.errno not in durable.FULL:
+                    raise
+                if not self.vault.ballast.cut():
+                    return False
+        self.vault.remember(checkpoint.path, fresh)
+        self.vault.journal.write("sealed_again", name=checkpoint.name, why="callbacks changed its files")
+        return True
 
     def _tried_until_sealed(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
         extra = attempt = 0
@@ -251,6 +302,32 @@ class Saver:
                 told = self._paused(name, plan, told, is_first=not is_paused)
                 is_paused, refused = True, 0
 
+    def write_beside(self, name: str, needs: Needs, write: Callable[[], None]) -> None:
+        """Let something be written on the vault's volume that is no checkpoint; the ladder makes the room.
+
+        Args:
+            name: what it is, for the journal.
+            needs: what it will take, as one kind.
+            write: writes it; called again when the volume was full.
+
+        Raises:
+            Exception: what the writer raised, when making room does not cure it.
+        """
+        self.vault.prepare()
+        self.vault.retry_stuck()
+        extra = 0
+        while True:
+            stage = self._admitted(Path(name).name, -1, needs, extra)
+            self._abandon(stage)
+            try:
+                write()
+                return
+            except Exception as error:
+                if not is_full(error):
+                    raise
+                extra = max(2 * extra, _SLACK)
+                self.vault.journal.write("save_failed", name=name, cause="full", attempt=1, message=str(error)[:500])
+
     def situation(self, needs: Needs, free_bytes: int | None, extra: int = 0) -> ladder.Situation:
         """What the ladder is to judge, read from the vault now."""
         verdicts = {verdict.name: verdict for verdict in self.vault.verdicts(self.keep)}
@@ -293,9 +370,10 @@ class Saver:
     def _reserved(self, name: str, needs: Needs, kind: str) -> Stage | None:
         token = self.vault.own / "stage" / f"{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            (token / name).mkdir(parents=True)
+            place = token / name
+            (seals.path_of(place).parent if needs.is_one_file else place).mkdir(parents=True)
             sizes = [int(size * _MARGIN) + 4096 for size in needs.files[kind]]
-            return Stage(token / name, kind, Reservation(token, sizes))
+            return Stage(place, kind, Reservation(token, sizes))
         except OSError as error:
             durable.remove_tree(token) if token.exists() else None
             if error.errno not in durable.FULL:
@@ -330,21 +408,29 @@ class Saver:
                 if (self.vault.room().free_bytes or 0) < _SLACK:
                     stage.error = stage.error or OSError(28, f"{path.name} {fault}")
                 raise SaveFailed(f"{path.name} {fault}", hint="the volume may be full or failing")
+        self._absorb(stage.path, self.vault.root / name)
         seal = self.vault.seal_for(
-            stage.path, step, draft.layout, draft.without,
+            stage.path, step, draft.layout, draft.without, known=stage.known(),
             metrics=draft.metrics, lineage=self.lineage, notes=draft.notes, created=time.time(),
         )  # fmt: skip
         seals.write(stage.path, seal)
         final = self.vault.root / name
         with self.vault.changing():
-            if os.path.lexists(final):
-                # The sealed stage is committed by the next start if we die between these two renames.
-                durable.into_trash(final, self.vault.own / "trash")
-            durable.replace(stage.path, final)
+            self.vault.commit(stage.path)
         self.vault.remember(final, seal)
         durable.remove_tree(stage.path.parent)
         self.vault.empty_trash()
         return self.vault.get(name)
+
+    def _absorb(self, staged: Path, final: Path) -> None:
+        """Take in what the user's own code has put under the final name before the save, so that it is not replaced."""
+        if not final.is_dir() or not staged.is_dir() or os.path.lexists(seals.path_of(final)):
+            return
+        for name, path in seals.files_in(final).items():
+            target = staged / name
+            if path.name != layouts.INCOMPLETE and not os.path.lexists(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, target)
 
     def _abandon(self, stage: Stage) -> None:
         _release(stage)

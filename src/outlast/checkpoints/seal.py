@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from outlast import durable
@@ -200,7 +200,7 @@ def _parse(data: bytes) -> Seal:
 
 
 def _inside(name: str) -> str:
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise ValueError(f"{name!r} leads out of the checkpoint")
     return name
@@ -208,14 +208,22 @@ def _inside(name: str) -> str:
 
 def kind_by_presence(checkpoint: Path, seal: Seal) -> str | None:
     """Richest kind of which every file is there with its sealed length. Reads no content."""
-    lengths = {name: _length(checkpoint, name) for name in seal.files}
+    lengths = _lengths(checkpoint, seal)
     return _richest(seal, [name for name, entry in seal.files.items() if lengths[name] == entry.bytes])
 
 
-def _length(checkpoint: Path, name: str) -> int | None:
-    """Length of a sealed file; None when it is missing, or a link or folder stands in its place."""
+def _lengths(checkpoint: Path, seal: Seal) -> dict[str, int | None]:
+    """Length of each sealed file; None when it is missing, or a link or folder stands in its place."""
+    # Text, because a Path for each file would take most of the time of a list of thousands.
+    if checkpoint.is_dir():
+        folder = str(checkpoint)
+        return {name: _length(f"{folder}/{name}") for name in seal.files}
+    return dict.fromkeys(seal.files, _length(str(checkpoint)))
+
+
+def _length(path: str) -> int | None:
     try:
-        info = os.lstat(checkpoint / name if checkpoint.is_dir() else checkpoint)
+        info = os.lstat(path)
     except OSError:
         return None
     return info.st_size if stat.S_ISREG(info.st_mode) else None
@@ -237,8 +245,9 @@ def check(checkpoint: Path, seal: Seal, known: Mapping[str, Entry] | None = None
     good: list[str] = []
     missing: list[str] = []
     problems: list[str] = []
+    lengths = _lengths(checkpoint, seal)
     for name, entry in seal.files.items():
-        length = _length(checkpoint, name)
+        length = lengths[name]
         if length is None:
             missing.append(name)
         elif length != entry.bytes:

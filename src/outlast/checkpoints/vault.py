@@ -141,7 +141,7 @@ class Vault:
         )
 
     def _read(self, path: Path) -> seals.Seal:
-        stamp = _stamp(seals.path_of(path))
+        stamp = stamp_of(seals.path_of(path))
         known = self._seals.get(path)
         if known is None or known[0] != stamp:
             known = self._seals[path] = (stamp, seals.read(path))
@@ -164,7 +164,7 @@ class Vault:
         for name in checkpoint.seal.files:
             path = checkpoint.path / name if checkpoint.path.is_dir() else checkpoint.path
             with suppress(OSError):
-                stamps[name] = (path, _stamp(path))
+                stamps[name] = (path, stamp_of(path))
                 stamp, entry = self._checked.get(path, ((), None))
                 if entry and stamp == stamps[name][1]:
                     known[name] = entry
@@ -427,8 +427,38 @@ class Vault:
             return
         self.journal.write("quarantined", path=str(path), to=str(target), reason=reason)
 
-    def recover(self) -> None:
-        """Put the vault in order at a start: finish what a kill interrupted, adopt or set aside what has no seal."""
+    def unsealed(self) -> dict[str, layouts.Findings]:
+        """What a tool would take for a checkpoint and that has no good seal, with what is in it."""
+        with suppress(OSError), os.scandir(self.root) as entries:
+            names = [entry.name for entry in entries if _is_offered(entry)]
+            sealed = {checkpoint.name for checkpoint in self.checkpoints() if checkpoint.kind}
+            return {name: layouts.inspect(self.root / name) for name in sorted(set(names) - sealed)}
+        return {}
+
+    def commit(self, staged: Path) -> None:
+        """Give a sealed stage its final name, in place of what has it now; the caller holds the vault's lock.
+
+        A kill between two of its steps is finished by `recover`, which calls this again: the sealed stage is the proof.
+        A folder brings its seal along. One file has its seal elsewhere, so two renames are needed. The data goes first:
+        then its name never stands for nothing, a reader without Outlast finds the old file or the new one, whole; what
+        is between is a file whose seal is still in the stage. (The seal first would vouch for the old file's bytes.)
+        """
+        final = self.root / staged.name
+        if staged.is_dir():
+            if os.path.lexists(final):
+                durable.into_trash(final, self.own / "trash")
+            durable.replace(staged, final)
+            return
+        if os.path.lexists(staged):
+            durable.replace(staged, final)
+        durable.replace(seals.path_of(staged), seals.path_of(final))
+
+    def recover(self, *, settles: bool = True) -> None:
+        """Put the vault in order at a start: finish what a kill interrupted, adopt or set aside what has no seal.
+
+        Args:
+            settles: False leaves what has no seal alone, where its name does not tell who wrote it.
+        """
         if not self.root.is_dir():
             return
         self.prepare()
@@ -439,23 +469,47 @@ class Vault:
                 self._finish_staged()
                 self.empty_trash()
                 self._sweep_parts()
-                self._settle_unsealed()
+                if settles:
+                    self._settle_unsealed()
 
     def _finish_staged(self) -> None:
         for token in self._children("stage"):
-            for path in sorted(token.iterdir()) if token.is_dir() else []:
-                if path.is_dir() and self._is_finished(path) and not os.path.lexists(self.root / path.name):
-                    durable.replace(path, self.root / path.name)
+            for path in self._staged_in(token):
+                if self._is_finished(path):
+                    self.commit(path)
                     self.journal.write("committed_late", path=str(self.root / path.name))
             durable.remove_tree(token)
 
-    def _is_finished(self, path: Path) -> bool:
+    def _staged_in(self, token: Path) -> list[Path]:
+        if not token.is_dir():
+            return []
+        folders = [path for path in token.iterdir() if path.is_dir() and path.name != FOLDER]
+        seals_of_files = (token / FOLDER / "seals").glob("[!.]*.json")
+        return sorted(folders) + sorted(token / path.name.removesuffix(".json") for path in seals_of_files)
+
+    def _is_finished(self, staged: Path) -> bool:
+        """True when a stage is sealed and whole, and not older than what has its name.
+
+        Of one file the data may have its final name already: then the stage holds the seal alone.
+        """
+        final = self.root / staged.name
         try:
-            return seals.check(path, seals.read(path)).is_whole
+            seal = seals.read(staged)
+            where = staged if os.path.lexists(staged) else final
+            if not seals.check(where, seal).is_whole:
+                return False
         except (SealError, OSError):
             return False
+        held = self._open(staged.name)
+        return held is None or held.kind is None or held.seal.created <= seal.created
 
     def _sweep_parts(self) -> None:
+        for path in (self.own / "seals").glob("[!.]*.json"):
+            file = self.root / path.name.removesuffix(".json")
+            if file.is_symlink() or not os.path.lexists(file):
+                # Its file was deleted, or a framework put a link in its place: it vouches for nothing.
+                with suppress(OSError):
+                    path.unlink()
         parts = [*self.root.glob(f"*/.{seals.NAME}.*.part"), *(self.own / "seals").glob(".*.part")]
         for path in parts:
             if path.is_file() and not path.is_symlink() and not self._look(path):
@@ -464,7 +518,7 @@ class Vault:
 
     def _settle_unsealed(self) -> None:
         with os.scandir(self.root) as entries:
-            names = [e.name for e in entries if layouts.is_candidate(e.name) and e.is_dir(follow_symlinks=False)]
+            names = [entry.name for entry in entries if _is_offered(entry)]
         for name in names:
             path = self.root / name
             try:
@@ -480,7 +534,7 @@ class Vault:
         return checkpoint.kind if checkpoint else None
 
     def _settle(self, path: Path, fault: str | None) -> None:
-        """Adopt a folder that nobody sealed, or set it aside."""
+        """Adopt a checkpoint that nobody sealed, or set it aside."""
         findings = layouts.inspect(path)
         if fault or findings.kind is None:
             self.quarantine(path, fault or "; ".join(findings.problems))
@@ -524,7 +578,7 @@ class Vault:
         """True when exactly the sealed files are there, as this process last wrote or read them."""
         present = seals.files_in(checkpoint.path)
         return set(present) == set(checkpoint.seal.files) and all(
-            self._checked.get(path, ((), None)) == (_stamp(path), checkpoint.seal.files[name])
+            self._checked.get(path, ((), None)) == (stamp_of(path), checkpoint.seal.files[name])
             for name, path in present.items()
         )
 
@@ -532,7 +586,7 @@ class Vault:
         """Note that this process has just written these files, so that they need not be read to be trusted."""
         for name, entry in seal.files.items():
             path = checkpoint / name if checkpoint.is_dir() else checkpoint
-            self._checked[path] = (_stamp(path), entry)
+            self._checked[path] = (stamp_of(path), entry)
 
 
 def _rank(kind: str, keep_exact: bool) -> int:
@@ -541,11 +595,18 @@ def _rank(kind: str, keep_exact: bool) -> int:
     return int(keep_exact and kind != "full")
 
 
+def _is_offered(entry: os.DirEntry[str]) -> bool:
+    if layouts.is_file_candidate(entry.name):
+        return entry.is_file(follow_symlinks=False)
+    return layouts.is_candidate(entry.name) and entry.is_dir(follow_symlinks=False)
+
+
 def _own_name(folder: str, path: Path) -> str:
     return f"{FOLDER}/{folder}/{path.name}"
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file does: device, inode, length, times of content and of the inode."""
     info = os.lstat(path)
     return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 

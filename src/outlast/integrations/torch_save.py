@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from outlast import durable
-from outlast.checkpoints import Policy, ReservedFile, is_full
+from outlast.checkpoints import Policy, ReservedFile, is_full, reserved_file
 from outlast.errors import NoRoom
 from outlast.host import room, show_bytes
 from outlast.integrations import staged
@@ -90,7 +90,7 @@ def _save_to_path(original: Callable[..., Any], obj: object, path: Path, args: A
         return
     size = tensor_bytes(obj)
     if stage:
-        with staged.reserved_file(stage, path, size) as file:
+        with reserved_file(stage, path, size) as file:
             original(obj, file, *args, **kwargs)
         return
     target = Path(os.path.realpath(path))

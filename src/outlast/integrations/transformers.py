@@ -23,10 +23,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from outlast.checkpoints import Checkpoint, Draft, Keep, Needs, Policy, Saver, Stage, Vault, codec, is_full, state
-from outlast.errors import BadInput, OutlastError
+from outlast.checkpoints import (
+    Checkpoint,
+    Draft,
+    Keep,
+    Needs,
+    Policy,
+    Saver,
+    Stage,
+    Vault,
+    codec,
+    inspect,
+    is_candidate,
+    is_full,
+    state,
+)
+from outlast.errors import BadInput, OutlastError, SealError
+from outlast.host import room
 from outlast.integrations import staged
-from outlast.integrations.ranks import Ranks
+from outlast.integrations.ranks import Ranks, is_first_process
 from outlast.integrations.torch_save import tensor_bytes
 from outlast.journal import RUN_VARIABLE
 
@@ -87,6 +102,7 @@ def install(module: ModuleType) -> None:
         "_load_scaler": _load_scaler,
         "_finalize_training": _finalize_training,
         "_push_from_checkpoint": _push_from_checkpoint,
+        "save_model": _save_model,
     }.items():
         if hasattr(trainer, name):
             setattr(trainer, name, wrapper(getattr(trainer, name)))
@@ -114,9 +130,12 @@ def install_utils(module: ModuleType) -> None:
             found: str | None = original(folder)
             return found
         os.listdir(folder)  # what the original raises for a folder that is not there stays as it is
-        vault = Vault(folder)
-        vault.recover()
-        choice = vault.take(keep_exact=Policy.from_environment().keep_exact)
+        vault, exact = Vault(folder), Policy.from_environment().keep_exact
+        if is_first_process():
+            vault.recover()
+            choice = vault.take(keep_exact=exact)
+        else:
+            choice = vault.choose(keep_exact=exact)
         return os.path.join(folder, choice.checkpoint.name) if choice else None
 
     get_last_checkpoint._outlast = True  # type: ignore[attr-defined]
@@ -345,6 +364,23 @@ def _needs(trainer: Any) -> Needs:
     return Needs(light if trainer.args.save_only_model else {"full": (weights, moments), **light}, small)
 
 
+def _save_model(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The model at the end of a script goes beside the checkpoints: they make room for it."""
+
+    @functools.wraps(original)
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        target = Path(output_dir or self.args.output_dir).absolute()
+        guard = None if _internal_call or staged.is_on() else _guard_of(self, Path(self.args.output_dir).absolute())
+        run = functools.partial(original, self, output_dir, _internal_call=_internal_call)
+        if guard is None or not Ranks().is_first or room(target).device != room(guard.vault.root).device:
+            run()
+            return
+        weights = list(_needs(self).files.values())[-1]
+        guard.saver.write_beside(str(target), Needs({"file": weights}), run)
+
+    return save_model
+
+
 def _on_save(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def on_save(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -437,6 +473,7 @@ def _resume_from(guard: _Guard, asked: Any) -> Any:
     if not asked and os.environ.get("OUTLAST_RESUME") != "1":
         return asked
     if is_named and Path(asked).absolute().parent != guard.vault.root:
+        _refuse_damaged(Path(asked))
         return asked
     choice = guard.vault.take(keep_exact=guard.saver.policy.keep_exact, wanted=Path(asked).name if is_named else None)
     if choice is None:
@@ -445,6 +482,22 @@ def _resume_from(guard: _Guard, asked: Any) -> Any:
     if choice.kind != "full":
         _log.warning("outlast: resuming from a %s checkpoint, %s", choice.kind, choice.checkpoint.path)
     return str(choice.checkpoint.path)
+
+
+def _refuse_damaged(path: Path) -> None:
+    """A checkpoint that was named and lies elsewhere: there is no other one to take instead.
+
+    Raises:
+        SealError: when it does not agree with its seal, or, without one, does not parse.
+    """
+    vault = Vault(path.parent)
+    sealed = [checkpoint for checkpoint in vault.checkpoints() if checkpoint.name == path.name]
+    if sealed:
+        problems = vault.check(sealed[0]).problems
+    else:
+        problems = inspect(path).problems if is_candidate(path.name) and path.is_dir() else ()
+    if problems:
+        raise SealError(f"{path} is not whole: {'; '.join(problems)}", hint="resume from another checkpoint")
 
 
 def _sidecar(checkpoint: str | None) -> Mapping[str, Any] | None:

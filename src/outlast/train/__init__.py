@@ -1,1 +1,5 @@
 """In a training process (needs torch): `Run`, for people with their own loop."""
+
+from outlast.train.run import Run
+
+__all__ = ["Run"]

@@ -1,0 +1,85 @@
+"""The safetensors format, written straight from the tensors' memory into a reserved file.
+
+The format is public: 8-byte little-endian length, a JSON header padded to 8, then the tensors, widest dtype first.
+The bytes are those that the safetensors library writes for the same tensors; tests compare them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from outlast.checkpoints.reserve import ReservedFile
+
+Plain = tuple[str, list[int], memoryview]
+"""A tensor as safetensors dtype, shape and bytes."""
+_DTYPES = {
+    "bool": ("BOOL", 1),
+    "uint8": ("U8", 1),
+    "int8": ("I8", 1),
+    "float8_e4m3fn": ("F8_E4M3", 1),
+    "float8_e5m2": ("F8_E5M2", 1),
+    "int16": ("I16", 2),
+    "uint16": ("U16", 2),
+    "float16": ("F16", 2),
+    "bfloat16": ("BF16", 2),
+    "int32": ("I32", 4),
+    "uint32": ("U32", 4),
+    "float32": ("F32", 4),
+    "int64": ("I64", 8),
+    "uint64": ("U64", 8),
+    "float64": ("F64", 8),
+    "complex64": ("C64", 8),
+}
+_WIDTH = dict(_DTYPES.values())
+
+
+def dtype_name(dtype: str) -> str | None:
+    """Safetensors' name for a dtype given as torch's (``float32``) or its own (``F32``); None when it has none."""
+    name = dtype.removeprefix("torch.")
+    return name if name in _WIDTH else _DTYPES.get(name, (None, 0))[0]
+
+
+def memory_at(address: int, length: int) -> memoryview:
+    """The bytes at an address; the caller keeps the tensor alive."""
+    return memoryview((ctypes.c_char * length).from_address(address)).cast("B") if length else memoryview(b"")
+
+
+def write(file: ReservedFile, tensors: Mapping[str, Plain], metadata: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file.
+
+    Raises:
+        OSError: when the volume is full or failing.
+    """
+    order = sorted(tensors, key=lambda name: (-_WIDTH[tensors[name][0]], name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name in order:
+        dtype, shape, data = tensors[name]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + len(data)]}
+        offset += len(data)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)
+    for name in order:
+        file.write(tensors[name][2])
+
+
+def write_torch(file: ReservedFile, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write torch tensors; those on a device or not contiguous are copied to the CPU first.
+
+    Raises:
+        TypeError: for a dtype that safetensors does not have.
+        OSError: when the volume is full or failing.
+    """
+    here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = {}
+    for name, tensor in here.items():
+        dtype = dtype_name(str(tensor.dtype))
+        if dtype is None:
+            raise TypeError(f"{name} has dtype {tensor.dtype}, which safetensors does not have")
+        plain[name] = (dtype, list(tensor.shape), memory_at(tensor.data_ptr(), tensor.numel() * tensor.element_size()))
+    write(file, plain, metadata)

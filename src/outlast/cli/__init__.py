@@ -1,0 +1,87 @@
+"""The command line: one module a command, loaded only when that command is called.
+
+A command is a row of `COMMANDS` and a module with ``app``, a typer application made by `outlast.cli._app.new`.
+``outlast --help`` imports neither, so that it answers at once.
+
+Exit codes: 0 done, 1 an error of Outlast's, 2 bad input; ``outlast run`` passes on its command's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from outlast.errors import BadInput, OutlastError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of the command table."""
+
+    module: str
+    """Module that holds its ``app``."""
+    summary: str
+    """One line for ``outlast --help``."""
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("outlast.cli.run", "Run a command guarded: it survives a full disk, an OOM-kill, a kill."),
+    "why": Command("outlast.cli.why", "Explain how the last run here ended, with evidence and the fix."),
+    "checkpoints": Command("outlast.cli.checkpoints", "List, verify, prune or pin checkpoints."),
+    "doctor": Command("outlast.cli.doctor", "Look at this folder's volumes and checkpoints before a run."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of the ``outlast`` script.
+
+    Args:
+        arguments: words after ``outlast``; None takes those of the process.
+
+    Returns:
+        The exit code, where the command does not exit by itself.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words[0] if words else "--help"
+    if name in ("--help", "-h"):
+        print(_help())
+        return 0
+    if name == "--version":
+        from outlast import __version__
+
+        print(f"outlast {__version__}")
+        return 0
+    try:
+        return _call(name, words[1:])
+    except OutlastError as error:
+        print(f"outlast: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 1
+
+
+def _call(name: str, words: list[str]) -> int:
+    if name not in COMMANDS:
+        raise BadInput(f"there is no command {name!r}", hint=f"one of: {', '.join(COMMANDS)}; see outlast --help")
+    import_module(COMMANDS[name].module).app(args=words, prog_name=f"outlast {name}")
+    return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    rows = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Usage: outlast COMMAND [OPTIONS]",
+            "",
+            "Keeps a model-training run alive, and its results safe, when the machine runs out of",
+            "disk, memory or time.",
+            "",
+            "Commands:",
+            *rows,
+            "",
+            "Options:",
+            "  --version  Show the version.",
+            "  --help     Show this; `outlast COMMAND --help` for one command.",
+        ]
+    )

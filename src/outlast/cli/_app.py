@@ -1,0 +1,32 @@
+"""What every command's typer application has in common."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Dir = Annotated[
+    Path,
+    typer.Option("--dir", help="Folder whose .outlast holds the journal; the current one by default."),
+]
+"""The ``--dir`` option."""
+Json = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document instead of text.")]
+"""The ``--json`` option."""
+
+
+def new(summary: str) -> typer.Typer:
+    """A typer application with Outlast's settings.
+
+    Plain help and plain tracebacks: rich would cost 60 ms and a wall of colour on each call.
+    """
+    return typer.Typer(
+        help=summary, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=False
+    )
+
+
+def print_json(document: Any) -> None:
+    """Print facts for programs: sizes in bytes, durations in seconds."""
+    print(json.dumps(document, indent=2, default=str))

@@ -1,0 +1,58 @@
+"""``outlast run``: an unmodified command, guarded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outlast.cli import _app
+from outlast.host import Budget
+from outlast.launch import Order, supervise
+
+app = _app.new(__doc__ or "")
+_EPILOG = (
+    "Exit codes: the command's own; 128 + N when signal N ended it; 2 for a bad option or a command that cannot be "
+    "started; 1 when Outlast itself failed."
+)
+
+
+@app.command(
+    epilog=_EPILOG,
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
+)
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command and its arguments, after --.")],
+    dir: _app.Dir = Path(),
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR=SIZE", help="At most this much may lie under DIR (for network volumes). Repeatable."),
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(metavar="RULES", help="Checkpoints to keep, e.g. last=2,best=1,metric=val_loss,mode=min.")
+    ] = "",
+    keep_exact: Annotated[
+        bool, typer.Option("--keep-exact", help="Always keep one exact way back, even if new saves must be light.")
+    ] = False,
+    forbid_rung: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Never take this rung of the ladder. Repeatable.")
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(metavar="auto|always|never", help="auto: when the last run of this command was cut short."),
+    ] = "auto",
+    restarts: Annotated[int, typer.Option(metavar="N", help="Restarts at most, where resuming helps.")] = 3,
+) -> None:
+    """Run COMMAND guarded: saves are made to fit, its end is explained, it is restarted where that helps."""
+    order = Order(
+        command=tuple(command),
+        home=dir.expanduser().resolve(),
+        budgets=tuple(Budget.parse(text) for text in budget or ()),
+        keep=keep,
+        keep_exact=keep_exact,
+        forbid=frozenset(forbid_rung or ()),
+        resume=resume,
+        restarts=restarts,
+    )
+    raise typer.Exit(supervise(order))

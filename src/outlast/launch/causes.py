@@ -1,0 +1,85 @@
+"""The causes that a run's end can have: what they mean, what to do, and whether a restart helps. Data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A row of `CAUSES`."""
+
+    words: str
+    """The end in plain words, after "It ended because"."""
+    fix: str
+    """What to do about it."""
+    restart: str = "never"
+    """``never``, ``resume`` (from the newest seal), or ``progress`` (only if this attempt sealed a new step)."""
+
+
+CAUSES: dict[str, Cause] = {
+    "finished": Cause("the command finished", "nothing to do"),
+    "ENOSPC": Cause(
+        "a write failed: no space left on device",
+        "free space on that volume (outlast doctor says which), or save less: --keep last=1; saves that outlast hooks "
+        "are made to fit, so look at what else writes there (logs, caches, TMPDIR)",
+        "resume",
+    ),
+    "EDQUOT": Cause(
+        "a write failed: the disk quota is used up",
+        "free space under that quota, ask for more, or declare it with --budget DIR=SIZE so that saves keep below it",
+        "resume",
+    ),
+    "CUDA_OOM": Cause(
+        "the GPU ran out of memory",
+        "a smaller batch with gradient accumulation, bf16, or gradient checkpointing; "
+        "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True where it is fragmentation",
+        "progress",
+    ),
+    "OOM_KILL": Cause(
+        "the kernel killed a process of it for want of memory (OOM-kill)",
+        "raise the memory limit, or use less: fewer DataLoader workers, smaller prefetch, no full data set in RAM",
+        "resume",
+    ),
+    "MEMORY": Cause(
+        "an allocation in main memory failed",
+        "raise the limit (ulimit -v, the container's memory), or load less at once",
+        "progress",
+    ),
+    "IMPORT": Cause(
+        "a module could not be imported or parsed", "install what is missing in the interpreter named below"
+    ),
+    "EXCEPTION": Cause(
+        "the program raised an exception", "the last frames below show the line; outlast does not restart a bug"
+    ),
+    "exit": Cause(
+        "the program ended by itself with an error code", "its last output says why; outlast does not restart that"
+    ),
+    "SIGTERM": Cause(
+        "it was asked to stop (SIGTERM)",
+        "start the same command again: it goes on from the newest seal; if a scheduler sent it, ask for more time",
+    ),
+    "SIGHUP": Cause(
+        "its terminal went away (SIGHUP)", "start it under nohup, tmux or a scheduler; the same command resumes it"
+    ),
+    "INTERRUPT": Cause(
+        "somebody interrupted it (Ctrl-C)", "start the same command again: it goes on from the newest seal"
+    ),
+    "KILLED": Cause(
+        "a person or program killed it (SIGKILL); the kernel's out-of-memory count did not rise",
+        "find out who: a scheduler, a container's stop, another user; the same command resumes it",
+        "resume",
+    ),
+    "CRASHED": Cause(
+        "it crashed in native code",
+        "look for a library mismatch or a full volume under a memory-mapped file; PYTHONFAULTHANDLER=1 shows where",
+        "resume",
+    ),
+    "not_started": Cause("the command could not be started", "check its name, PATH and permissions"),
+    "vanished": Cause(
+        "nobody was left to write down its end: the supervisor was killed too, or the machine stopped",
+        "start the same command again: it goes on from the newest seal",
+    ),
+    "unknown": Cause("the end left no trace that outlast can read", "its last output is the best there is"),
+}
+"""Every cause, by the name that the journal has in ``ended``."""

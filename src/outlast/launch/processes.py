@@ -1,0 +1,155 @@
+"""The process tree of a command: who is in it, stopping and ending it, what the kernel counts against it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from outlast.host import memory_group
+
+_PR_SET_CHILD_SUBREAPER = 36
+_GRACE_SECONDS = 5.0
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of grandchildren whose parent dies (PR_SET_CHILD_SUBREAPER); False where it cannot."""
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def descendants(of: int, proc: Path = Path("/proc")) -> list[int]:
+    """Process ids below a process, parents before children, without the dead."""
+    children: dict[int, list[int]] = {}
+    for entry in proc.iterdir():
+        if entry.name.isdigit() and (found := _stat(entry / "stat")) and found[0] != "Z":
+            children.setdefault(found[1], []).append(int(entry.name))
+    tree: list[int] = []
+    front = [of]
+    while front:
+        front = [child for parent in front for child in children.get(parent, ())]
+        tree.extend(front)
+    return tree
+
+
+def _stat(path: Path) -> tuple[str, int] | None:
+    try:
+        # The name in brackets may hold spaces and brackets itself: the last one ends it.
+        rest = path.read_text(errors="replace").rpartition(")")[2].split()
+        return rest[0], int(rest[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def start_ticks(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """When a process started, in clock ticks since boot: tells it from a later one with the same id."""
+    try:
+        return int((proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def name_of(pid: int, proc: Path = Path("/proc")) -> str:
+    """``process 12 (bash)``, as much of it as is known."""
+    try:
+        return f"process {pid} ({(proc / str(pid) / 'comm').read_text().strip()})"
+    except OSError:
+        return f"process {pid}" if pid else "the kernel or a process outside this container"
+
+
+def signal_all(pids: Iterable[int], number: int) -> None:
+    """Send a signal to each; one that has ended meanwhile is left out."""
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def end_all(
+    find: Callable[[], list[int]], reap: Callable[[], object], *, grace: float = _GRACE_SECONDS
+) -> list[int]:
+    """End what is left of a process tree: SIGTERM, a few seconds, SIGKILL.
+
+    Args:
+        find: the processes that are there now.
+        reap: collects the dead.
+        grace: seconds between the two signals.
+
+    Returns:
+        The processes that were there.
+    """
+    first = find()
+    signal_all(first, signal.SIGTERM)
+    signal_all(first, signal.SIGCONT)
+    deadline = time.monotonic() + grace
+    while (left := find()) and time.monotonic() < deadline:
+        reap()
+        time.sleep(0.05)
+    while left:
+        signal_all(left, signal.SIGKILL)
+        time.sleep(0.02)
+        reap()
+        left = find()
+    return first
+
+
+@dataclass(slots=True)
+class OomCounts:
+    """The kernel's counts of OOM-kills in the memory groups that a command's processes were seen in."""
+
+    clock: Callable[[], float] = time.monotonic
+    limit_bytes: int | None = None
+    """Least limit of the groups."""
+    _first: dict[str, int] = field(default_factory=dict)
+    _last: dict[str, int] = field(default_factory=dict)
+    _rose: float | None = None
+
+    def include(self, pids: Iterable[int | str]) -> None:
+        """Count from now on in the groups of these processes too."""
+        for pid in pids:
+            group = memory_group(pid)
+            if group and group.source not in self._first:
+                self._first[group.source] = self._last[group.source] = group.oom_kills
+                limits = [size for size in (self.limit_bytes, group.limit_bytes) if size]
+                self.limit_bytes = min(limits, default=None)
+
+    def read(self) -> None:
+        """Look at all counts again."""
+        for source, before in self._last.items():
+            now = _oom_kill(Path(source))
+            if now is not None and now > before:
+                self._last[source] = now
+                self._rose = self.clock()
+
+    @property
+    def rise(self) -> int:
+        """Processes killed since each group was first seen."""
+        return sum(self._last[source] - self._first[source] for source in self._first)
+
+    @property
+    def age_seconds(self) -> float | None:
+        """Seconds since the last rise was seen; None when there was none."""
+        return None if self._rose is None else self.clock() - self._rose
+
+    @property
+    def source(self) -> str:
+        """The files and their values, for the evidence."""
+        risen = [name for name in self._first if self._last[name] > self._first[name]]
+        return "; ".join(f"{name}: {self._first[name]} -> {self._last[name]}" for name in risen or self._first)
+
+
+def _oom_kill(source: Path) -> int | None:
+    try:
+        for line in source.read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == "oom_kill":
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return None

@@ -1,0 +1,248 @@
+"""`outlast run`: start the command guarded, explain its end, start it again where that helps."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from outlast import durable, journal
+from outlast.errors import BadInput
+from outlast.guard import Story, Subject, Watch
+from outlast.journal import FOLDER, Event, Journal
+from outlast.launch import again, command, ends, processes, summary
+from outlast.launch.order import Order, did_not_finish, environment
+from outlast.launch.output import Output
+from outlast.launch.shm import SharedMemory
+
+_OBSERVE_SECONDS = 1.0
+_LOOK_BACK = 50
+
+
+def supervise(order: Order, base: Mapping[str, str] | None = None) -> int:
+    """Run a command guarded until it has ended for good.
+
+    Inside another guarded run only the hooks are set and the command replaces this process: the outermost supervisor
+    is the one that restarts.
+
+    Args:
+        order: what was asked.
+        base: environment; None takes that of the process.
+
+    Returns:
+        The command's exit code; 128 + N when signal N ended it.
+
+    Raises:
+        BadInput: when the command cannot be started, or the journal's folder cannot be made.
+    """
+    base = dict(os.environ if base is None else base)
+    if base.get(journal.RUN_VARIABLE) and base.get(journal.HOME_VARIABLE):
+        _become(order, base)
+    resume = order.resume == "always" or (order.resume == "auto" and _was_cut_short(order))
+    with command.signals_waited_for() as mask:
+        return _Run(order, base, mask).until_done(resume)
+
+
+def _become(order: Order, base: Mapping[str, str]) -> None:
+    attempt = int(base.get("OUTLAST_ATTEMPT", "1"))
+    outer = Path(base[journal.HOME_VARIABLE])
+    inner = Order(order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.resume)
+    variables = environment(inner, base[journal.RUN_VARIABLE], attempt, bool(base.get("OUTLAST_RESUME")), base)
+    try:
+        os.execvpe(order.command[0], order.command, variables)
+    except OSError as error:
+        raise BadInput(
+            f"cannot start {order.command[0]!r}: {os.strerror(error.errno or 0)}", hint="is it on PATH?"
+        ) from error
+
+
+def _was_cut_short(order: Order) -> bool:
+    """Whether the last guarded run of this command here is left to be resumed."""
+    for run in reversed(journal.runs(order.home)[-_LOOK_BACK:]):
+        left = did_not_finish(journal.read(order.home, run), order.command)
+        if left is not None:
+            return left
+    return False
+
+
+@dataclass(slots=True)
+class _Record:
+    """The supervisor's journal, for its main thread and its guard thread."""
+
+    journal: Journal
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, name: str, **facts: Any) -> None:
+        with self.lock:
+            self.journal.write(name, **facts)
+
+
+class _Run:
+    """All attempts of one guarded run."""
+
+    def __init__(self, order: Order, base: Mapping[str, str], mask: set[signal.Signals | int]) -> None:
+        self.order = order
+        self.base = base
+        self.mask = mask
+        ballast = durable.Ballast(order.home / FOLDER / "ballast")
+        self.journal = Journal(order.home, spare=ballast.cut)
+        self.record = _Record(self.journal)
+        self.output = Output()
+        self.shm = SharedMemory()
+        self.attempts: list[again.Attempt] = []
+        self._observed = float("-inf")
+        # A spawned process counts its parent's memory as its own until it execs: less than that says nothing.
+        self.own_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.watch = Watch(
+            Subject(order.home, self.journal.run, order.budgets, os.isatty(self.output.err)),
+            _Screen(lambda: self.output),
+            self.record,
+            self._hold,
+        )
+
+    @property
+    def story(self) -> Story:
+        """What the journal tells so far."""
+        return self.watch.story
+
+    def until_done(self, resume: bool) -> int:
+        """Attempts until one is the last; returns its exit code."""
+        try:
+            self.journal.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(
+                f"cannot make {self.journal.folder}: {durable.why_not(error)}",
+                hint="name a folder that you can write to with --dir",
+            ) from error
+        processes.adopt_orphans()
+        began = time.monotonic()
+        while True:
+            end = self._attempt(len(self.attempts) + 1, resume)
+            decision = again.decide(self.attempts, self.order.restarts)
+            self.record("decided", restart=decision.restart, why=decision.why)
+            if not decision.restart:
+                break
+            self.output.line(f"{summary.headline(end.cause)}; starting again {decision.why}")
+            self._clear_up()
+            resume = True
+        for line in summary.lines(self.story, self.attempts, end, decision.why, time.monotonic() - began):
+            self.output.line(line)
+        self.journal.close()
+        return end.exit_code
+
+    def _attempt(self, number: int, resume: bool) -> ends.End:
+        began, since = time.monotonic(), time.time()
+        variables = environment(self.order, self.journal.run, number, resume, self.base)
+        counts = processes.OomCounts()
+        counts.include(["self"])
+        self.output = Output()
+        self.record(
+            "started", command=list(self.order.command), cwd=str(Path.cwd()), attempt=number, resume=resume,
+            budgets=[f"{budget.root}={budget.limit_bytes}" for budget in self.order.budgets],
+            started_ticks=processes.start_ticks(os.getpid()),
+        )  # fmt: skip
+        try:
+            pid = command.start(self.order.command, variables, self.output.connect(), self.mask)
+        except BadInput as error:
+            self.record("ended", cause="not_started", exit_code=2, evidence=[error.message], attempt=number)
+            raise
+        self.output.start()
+        self.watch.start(since)
+        ended = command.wait(
+            pid,
+            on_tick=lambda: self._observe(counts),
+            on_resize=lambda: self.output.resized(),
+            before_signal=self.watch.release,
+        )
+        self._told("outlast-output", self.output.stop())
+        self._told("outlast-guard", self.watch.stop())
+        counts.read()
+        end = ends.classify(self._facts(ended, counts, since))
+        self.attempts.append(
+            again.Attempt(
+                end.cause,
+                self.story.sealed_step(),
+                bool(self.story.all("sealed", since=since)),
+                self.story.hooked(since),
+            )
+        )
+        self.record(
+            "ended", cause=end.cause, exit_code=end.exit_code, evidence=list(end.evidence), attempt=number,
+            max_rss_bytes=ended.max_rss_bytes, seconds=round(time.monotonic() - began, 3),
+            lost_output_bytes=self.output.lost_bytes, hooked=self.story.hooked(since),
+        )  # fmt: skip
+        return end
+
+    def _facts(self, ended: command.Ended, counts: processes.OomCounts, since: float) -> ends.Facts:
+        return ends.Facts(
+            status=ended.status,
+            recorded=[_recorded(event) for event in self.story.all("exception", since=since)],
+            oom_kills=counts.rise,
+            oom_source=counts.source,
+            oom_age_seconds=counts.age_seconds,
+            memory_limit_bytes=counts.limit_bytes,
+            max_rss_bytes=ended.max_rss_bytes if ended.max_rss_bytes > self.own_rss_bytes else 0,
+            sent=ended.sent,
+            tail=self.output.text(),
+            free_bytes=self.watch.least_free_bytes(),
+        )
+
+    def _observe(self, counts: processes.OomCounts) -> None:
+        """A few times a second: the process table once a second, the rest each time."""
+        counts.read()
+        if time.monotonic() - self._observed >= _OBSERVE_SECONDS:
+            self._observed = time.monotonic()
+            pids = processes.descendants(os.getpid())
+            counts.include(pids)
+            self.shm.observe(pids)
+
+    def _hold(self, stopped: bool) -> None:
+        processes.signal_all(processes.descendants(os.getpid()), signal.SIGSTOP if stopped else signal.SIGCONT)
+
+    def _clear_up(self) -> None:
+        """Before a restart: nothing of the dead attempt may still run, or hold memory."""
+        left = processes.end_all(lambda: processes.descendants(os.getpid()), lambda: command.reap(None))
+        if left:
+            self.record("ended_orphans", pids=left)
+        for path, freed in self.shm.remove_dead():
+            self.record("deleted", path=str(path), freed_bytes=freed, why="shared memory of a dead process of this run")
+
+    def _told(self, thread: str, died_of: BaseException | None) -> None:
+        """A thread of ours that died is journaled and shown, but it is no reason to end the run."""
+        if died_of is not None:
+            self.record("thread_died", thread=thread, error=repr(died_of))
+            self.output.line(f"the thread {thread} died of {died_of!r}; the run went on without it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Screen:
+    """The streams of the attempt that runs now."""
+
+    output: Callable[[], Output]
+
+    def line(self, text: str) -> None:
+        with suppress(OSError):
+            self.output().line(text)
+
+    def status(self, text: str) -> None:
+        with suppress(OSError):
+            self.output().status(text)
+
+
+def _recorded(event: Event) -> ends.Recorded:
+    return ends.Recorded(
+        type=str(event.get("type", "?")),
+        message=str(event.get("message", "")),
+        cause=str(event.get("cause", "EXCEPTION")),
+        frames=tuple(map(str, event.get("frames") or ())),
+        pid=event.pid,
+        thread=event.get("thread"),
+        reports_anothers_end=bool(event.get("reports_anothers_end")),
+    )

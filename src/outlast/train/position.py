@@ -1,0 +1,83 @@
+"""Where in the data a run is, so that it goes on with the very next batch. Needs torch.
+
+The order of an epoch is drawn from random generators as the epoch starts. So their state at that moment is kept, the
+epoch is started again from it, and the batches that were done are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from outlast.checkpoints import state
+
+
+@dataclass(slots=True)
+class Position:
+    """A place in the data."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    batches: int = 0
+    """Batches done of the current epoch."""
+    global_start: dict[str, Any] = field(default_factory=dict)
+    """The process's random generators as the epoch started."""
+    loader_start: list[Any] = field(default_factory=list)
+    """The loader's own generators as the epoch started."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {
+            "epoch": self.epoch,
+            "batches": self.batches,
+            "global_start": self.global_start,
+            "loader_start": self.loader_start,
+        }
+
+
+def loader_generators(loader: Any) -> list[Any]:
+    """torch.Generator objects that a loader and its samplers draw from, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found: dict[int, Any] = {}
+    for owner in owners:
+        generator = getattr(owner, "generator", None)
+        if hasattr(generator, "get_state"):
+            found[id(generator)] = generator
+    return list(found.values())
+
+
+def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> Iterator[Any]:
+    """The batches of the current epoch that are still to come.
+
+    Args:
+        loader: a DataLoader, or anything that can be iterated again.
+        position: where to go on; its start states are set when the epoch is new.
+        resumed: the epoch was begun by an earlier process: start it as it was started then.
+    """
+    if hasattr(getattr(loader, "sampler", None), "set_epoch"):
+        loader.sampler.set_epoch(position.epoch)  # type: ignore[attr-defined]
+    generators = loader_generators(loader)
+    if resumed and position.global_start:
+        state.put_generators(position.global_start)
+        for generator, kept in zip(generators, position.loader_start, strict=False):
+            generator.set_state(kept)
+    else:
+        position.global_start = state.take_generators()
+        position.loader_start = [generator.get_state() for generator in generators]
+    batches = iter(loader)
+    for _ in range(position.batches):
+        _pass_over(batches)
+    return batches
+
+
+def _pass_over(batches: Iterator[Any]) -> None:
+    """Go on by one batch; where the data is indexed and loaded in this process, without loading it."""
+    next_index = getattr(batches, "_next_index", None)
+    is_here = getattr(batches, "_num_workers", None) == 0
+    is_indexed = "Iterable" not in str(getattr(batches, "_dataset_kind", "Iterable"))
+    if next_index is not None and is_here and is_indexed:
+        next_index()
+    else:
+        next(batches)

@@ -1,0 +1,287 @@
+"""`Run`: checkpoints and exact resume for people with their own training loop. Needs torch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from outlast.checkpoints import (
+    Checkpoint,
+    Choice,
+    Draft,
+    Keep,
+    Needs,
+    Policy,
+    Saver,
+    Stage,
+    Vault,
+    codec,
+    reserved_file,
+    state,
+)
+from outlast.checkpoints.tensors import write_torch
+from outlast.errors import BadInput
+from outlast.train.position import Position, epoch_from, loader_generators
+
+_MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.safetensors"
+
+
+class Run:
+    """A training run in a folder: saves that fit or make room, and resume from the newest that verifies.
+
+    The model and the rest are put back as they were when the object is made; the data position and the random
+    generators when `steps` starts. On CPU the losses are then bit for bit those of an uninterrupted run.
+
+    Args:
+        root: folder of this run's checkpoints; made if missing.
+        model: the module to train, on its device already.
+        optimizer: its optimizer.
+        scheduler: learning-rate schedule, stepped by you.
+        scaler: gradient scaler.
+        every: save when this many steps have been done since the last save.
+        every_seconds: or when this much time has passed; the sooner of the two.
+        keep: retention; None keeps all, or follows ``outlast run --keep``.
+        keep_exact: always hold a full checkpoint, even if new saves have to be light.
+        also: further objects with ``state_dict`` and ``load_state_dict``, by name.
+
+    Raises:
+        NoWayBack: when there are checkpoints here and none verifies.
+        BadInput: when neither ``every`` nor ``every_seconds`` is positive, or the checkpoint is of other parts.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        model: Any,
+        optimizer: Any = None,
+        scheduler: Any = None,
+        scaler: Any = None,
+        every: int | None = 100,
+        every_seconds: float | None = None,
+        keep: Keep | None = None,
+        keep_exact: bool = False,
+        also: Mapping[str, Any] | None = None,
+    ) -> None:
+        if (every is not None and every < 1) or (every_seconds is not None and every_seconds <= 0):
+            raise BadInput(f"every is {every}, every_seconds is {every_seconds}", hint="both count from 1 up, or None")
+        inherited = Policy.from_environment()
+        self.model, self.optimizer = model, optimizer
+        parts = {"scheduler": scheduler, "scaler": scaler, **(also or {})}
+        self._parts = {name: part for name, part in parts.items() if part is not None}
+        self.every, self.every_seconds = every, every_seconds
+        policy = Policy(keep or inherited.keep, keep_exact or inherited.keep_exact, inherited.forbid)
+        self.vault = Vault(root)
+        self._saver = Saver(self.vault, policy)
+        self.steps_done = 0
+        """Steps done so far, those of earlier processes included."""
+        self.resumed: Choice | None = None
+        """What this process resumed from; None after a fresh start."""
+        self._position = Position()
+        self._generators: dict[str, Any] = {}
+        self._loader_now: list[Any] = []
+        self._loader: Any = None
+        self._batch_size: int | None = None
+        self._saved_at = (0, time.monotonic())
+        self._resume()
+
+    def steps(self, loader: Iterable[Any], *, epochs: int | None = None, total: int | None = None) -> Iterator[Any]:
+        """The batches still to be trained on, from where the last checkpoint was.
+
+        Args:
+            loader: a DataLoader or another iterable that can be started again each epoch.
+            epochs: stop after this many epochs, those done before included; None with ``total`` None means 1.
+            total: stop after this many steps, those done before included.
+
+        Yields:
+            What the loader gives. The step that a batch is for counts from the moment it is given: call `checkpoint`
+            when it is done, and not in the middle of it.
+        """
+        if epochs is None and total is None:
+            epochs = 1
+        self._loader = loader
+        self._check_batch_size(loader)
+        is_resumed = self.resumed is not None
+        while (epochs is None or self._position.epoch < epochs) and not self._is_over(total):
+            batches = epoch_from(loader, self._position, resumed=is_resumed)
+            if is_resumed:
+                self._put_generators(loader)
+            is_resumed = False
+            began_at = self._position.batches
+            for batch in batches:
+                self._position.batches += 1
+                self.steps_done += 1
+                yield batch
+                if self._is_over(total):
+                    break
+            else:
+                if self._position.batches == began_at == 0:
+                    raise BadInput("the loader gave no batch", hint="an iterator can be gone through only once")
+                self._position.epoch, self._position.batches = self._position.epoch + 1, 0
+        if self.steps_done > self._saved_at[0]:
+            self.checkpoint(now=True)
+
+    def _is_over(self, total: int | None) -> bool:
+        return total is not None and self.steps_done >= total
+
+    def checkpoint(self, metrics: Mapping[str, float] | None = None, *, now: bool = False) -> Checkpoint | None:
+        """Save if it is due: atomic, verified; makes room, or waits for it, rather than fail.
+
+        Call it at the end of a step, after the optimizer and the schedule have moved.
+
+        Args:
+            metrics: numbers for retention, e.g. ``{"val_f1": 0.81}``.
+            now: save even if it is not due.
+
+        Returns:
+            What was sealed; None when it was not due.
+
+        Raises:
+            BadInput: for a part whose state has no safe form on disk.
+        """
+        if not now and not self._is_due():
+            return None
+        step = self.steps_done
+        sealed = self._saver.save(f"step-{step}", step, self._needs(), lambda stage: self._write(stage, metrics or {}))
+        self._saver.settle(sealed)
+        self._saved_at = (step, time.monotonic())
+        return sealed
+
+    def _is_due(self) -> bool:
+        step, when = self._saved_at
+        has_stepped = self.every is not None and self.steps_done - step >= self.every
+        return has_stepped or (self.every_seconds is not None and time.monotonic() - when >= self.every_seconds)
+
+    # Saving
+
+    def _needs(self) -> Needs:
+        weights = _bytes(self.model.state_dict())
+        if self.optimizer is None:
+            return Needs({"full": (weights,)}, 64 * 1024)
+        moments = _bytes(self.optimizer.state_dict())
+        # Adam's state is empty before the first step; then it is two moments.
+        moments = moments if moments > weights // 8 else 2 * weights
+        return Needs({"full": (weights, moments), "light": (weights,)}, 64 * 1024 + weights // 250)
+
+    def _write(self, stage: Stage, metrics: Mapping[str, float]) -> Draft:
+        weights, aliases = _without_aliases(self.model.state_dict())
+        _write_file(stage, _MODEL, weights, {"format": "pt"})
+        without: dict[str, tuple[str, ...]] = {"full": ()}
+        if self.optimizer is not None:
+            without = self._write_optimizer(stage)
+        doc = {
+            "steps": self.steps_done,
+            "aliases": aliases,
+            "extra": {k: v for k, v in self.model.state_dict().items() if not hasattr(v, "untyped_storage")},
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+            "position": self._position.as_data(),
+            "generators": state.take_generators(),
+            "loader": [generator.get_state() for generator in loader_generators(self._loader)],
+            "batch_size": getattr(self._loader, "batch_size", None),
+        }
+        _write_file(stage, _STATE, *codec.pack_views(doc))
+        notes = {} if stage.kind == "full" else {"why_light": "a full save did not fit"}
+        return Draft("outlast", without, {k: float(v) for k, v in metrics.items()}, notes)
+
+    def _write_optimizer(self, stage: Stage) -> dict[str, tuple[str, ...]]:
+        without: dict[str, tuple[str, ...]] = {}
+        current = self.optimizer.state_dict()
+        light = codec.to_light(current)
+        if stage.kind == "full":
+            _write_file(stage, _OPTIMIZER, *codec.pack_views(current))
+            without["full"] = ()
+        if light is not None:
+            _write_file(stage, codec.SIDECAR, *codec.pack_views({"optimizer": light}))
+            without["light"] = (_OPTIMIZER,)
+        return without or {"weights": ()}
+
+    # Resuming
+
+    def _resume(self) -> None:
+        self.vault.recover()
+        self.resumed = choice = self.vault.take(keep_exact=self._saver.policy.keep_exact)
+        if choice is None:
+            return
+        path = choice.checkpoint.path
+        self._saver.lineage = choice.checkpoint.seal.lineage or self._saver.lineage
+        doc = codec.unpack(path / _STATE)
+        self._check_parts(doc)
+        self._load_model(path, doc)
+        self._load_optimizer(path, choice.kind)
+        for name, part in self._parts.items():
+            part.load_state_dict(doc["parts"][name])
+        self.steps_done = int(doc["steps"])
+        self._saved_at = (self.steps_done, time.monotonic())
+        self._position = Position(**doc["position"])
+        self._generators, self._loader_now, self._batch_size = doc["generators"], doc["loader"], doc["batch_size"]
+
+    def _check_parts(self, doc: Mapping[str, Any]) -> None:
+        missing, unknown = set(doc["parts"]) - set(self._parts), set(self._parts) - set(doc["parts"])
+        if missing or unknown:
+            raise BadInput(
+                f"the checkpoint holds {sorted(doc['parts'])}, this Run was given {sorted(self._parts)}",
+                hint="give the same parts, or start in another folder: resume is exact or not at all",
+            )
+
+    def _load_model(self, path: Path, doc: Mapping[str, Any]) -> None:
+        from safetensors.torch import load_file
+
+        weights: dict[str, Any] = dict(load_file(path / _MODEL))
+        for alias, name in doc["aliases"].items():
+            weights[alias] = weights[name]
+        self.model.load_state_dict({**weights, **doc["extra"]})
+
+    def _load_optimizer(self, path: Path, kind: str) -> None:
+        if self.optimizer is None:
+            return
+        if kind == "full":
+            self.optimizer.load_state_dict(codec.unpack(path / _OPTIMIZER))
+        elif kind == "light":
+            self.optimizer.load_state_dict(codec.from_light(codec.unpack(path / codec.SIDECAR)["optimizer"]))
+
+    def _put_generators(self, loader: Any) -> None:
+        state.put_generators(self._generators)
+        for generator, kept in zip(loader_generators(loader), self._loader_now, strict=False):
+            generator.set_state(kept)
+
+    def _check_batch_size(self, loader: Any) -> None:
+        now = getattr(loader, "batch_size", None)
+        if self.resumed is not None and self._batch_size != now:
+            raise BadInput(
+                f"the checkpoint was made with batches of {self._batch_size}, the loader gives {now}",
+                hint="use the same batch size, or start in another folder: it never changes silently",
+            )
+
+
+def _write_file(stage: Stage, name: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    with reserved_file(stage, stage.path / name, _bytes(tensors)) as file:
+        write_torch(file, tensors, metadata)
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of the tensors in nested data."""
+    if hasattr(value, "untyped_storage"):
+        return int(value.numel() * value.element_size())
+    if isinstance(value, Mapping):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0
+
+
+def _without_aliases(weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors to store, and for each tied one the name that holds its bytes."""
+    first: dict[tuple[Any, ...], str] = {}
+    kept: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in weights.items():
+        if not hasattr(tensor, "untyped_storage"):
+            continue
+        key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        if tensor.numel() and key in first:
+            aliases[name] = first[key]
+        else:
+            first[key] = name
+            kept[name] = tensor
+    return kept, aliases

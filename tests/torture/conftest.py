@@ -1,0 +1,71 @@
+"""Real volumes for the torture tests: a tmpfs, or an ext4 image on a loop device. Both need root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parent / "scripts"
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is a torture test; without root there are no volumes to fill."""
+    for item in items:
+        if _HERE in Path(item.path).parents:
+            item.add_marker(pytest.mark.torture)
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="needs root: mounts volumes"))
+
+
+def share(full: int) -> int:
+    """How many of `full` cases to run: all with OUTLAST_TORTURE=full (`make torture`), else a seeded tenth."""
+    return full if os.environ.get("OUTLAST_TORTURE") == "full" else max(3, full // 10)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Make volumes: ``volume("45m")`` is a tmpfs, ``volume("45m", kind="ext4")`` an ext4 image of that size."""
+    mounted: list[Path] = []
+
+    def make(size: str, kind: str = "tmpfs") -> Path:
+        place = tmp_path / f"volume{len(mounted)}"
+        place.mkdir()
+        if kind == "tmpfs":
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "outlast-test", place], check=True)
+        else:
+            image = tmp_path / f"image{len(mounted)}"
+            subprocess.run(["truncate", "-s", size, image], check=True)
+            # No journal and no reserved blocks: the size asked for is about the size to be had.
+            subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image], check=True)
+            subprocess.run(["mount", "-o", "loop", image, place], check=True)
+        mounted.append(place)
+        return place
+
+    yield make
+    for place in reversed(mounted):
+        subprocess.run(["chattr", "-R", "-i", place], stderr=subprocess.DEVNULL)
+        subprocess.run(["umount", "-l", place], check=False)
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment for a script under test: one thread, no hub, nothing of an outer Outlast run."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("OUTLAST")}
+    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **more}
+
+
+def outlast(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "outlast", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        timeout=570,
+        **options,  # type: ignore[call-overload]
+    )
