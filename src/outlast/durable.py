@@ -271,6 +271,7 @@ class Ballast:
     """
 
     _SLICE = 64 * 1024
+    _LEAST, _MOST, _PART = 256 * 1024, 16 << 20, 50
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -297,6 +298,19 @@ class Ballast:
             return False
         finally:
             os.close(fd)
+
+    def keep(self, free: int | None, total: int | None) -> bool:
+        """Make it whole again where it takes no more than a quarter of what is free: a 50th of the volume.
+
+        Args:
+            free: bytes that can be written there; None when unknown.
+            total: bytes of the volume; None when unknown.
+
+        Returns:
+            True when it is whole.
+        """
+        size = max(self._LEAST, min(self._MOST, (total or 0) // self._PART))
+        return (free is None or free >= 4 * size) and self.fill(size)
 
     def cut(self) -> bool:
         """Give back one slice; False when there is none left."""

@@ -54,14 +54,15 @@ class Journal:
     Args:
         home: folder whose ``.outlast/journal`` is written.
         run: the run's name; None makes one from the time and the process.
-        spare: called when the volume is full; gives back blocks and says whether it did.
+        spare: called when the volume is full; gives back blocks and says whether it did. None cuts the ballast in
+            ``home``, if there is one.
     """
 
     def __init__(self, home: Path, run: str | None = None, *, spare: Callable[[], bool] | None = None) -> None:
         self.run = run or new_run_name()
         self.home = home
         self.folder = home / FOLDER / "journal" / self.run
-        self.spare = spare
+        self.spare = spare or durable.Ballast(home / FOLDER / "ballast").cut
         self._fd = -1
         self._pid = 0
         self._reserved = 0
@@ -69,9 +70,7 @@ class Journal:
 
     def write(self, event: str, /, **facts: Any) -> None:
         """Append one line. Never raises; a line that cannot be written is kept and tried with the next."""
-        record = {"t": round(time.time(), 4), "pid": os.getpid(), "event": event, **facts}
-        line = json.dumps(record, default=str, separators=(",", ":")).encode() + b"\n"
-        self._kept = [*self._kept, line][-_KEPT_LINES:]
+        self._kept = [*self._kept, _line(event, facts)][-_KEPT_LINES:]
         with suppress(OSError):
             self._open()
             while self._kept and self._append(self._kept[0]):
@@ -110,9 +109,18 @@ class Journal:
                 return True
             except OSError as error:
                 os.ftruncate(self._fd, start)
-                if error.errno not in durable.FULL or not (self.spare and self.spare()):
+                if error.errno not in durable.FULL or not self.spare():
                     return False
         return False
+
+
+def _line(event: str, facts: Mapping[str, Any]) -> bytes:
+    record = {"t": round(time.time(), 4), "pid": os.getpid(), "event": event}
+    try:
+        text = json.dumps({**record, **facts}, default=str, separators=(",", ":"))
+    except (ValueError, TypeError, RecursionError):  # a circle, or keys that are no text
+        text = json.dumps({**record, **{key: repr(value) for key, value in facts.items()}}, separators=(",", ":"))
+    return text.encode() + b"\n"
 
 
 def _ends_whole(path: Path) -> bool:
@@ -150,6 +158,6 @@ def read(home: Path, run: str) -> list[Event]:
 
 def _lines(path: Path) -> Iterator[Event]:
     for line in path.read_bytes().split(b"\n"):
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             record = json.loads(line)
             yield Event(float(record.pop("t")), int(record.pop("pid")), str(record.pop("event")), record)

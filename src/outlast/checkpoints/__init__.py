@@ -11,7 +11,7 @@ from outlast.checkpoints.retention import Candidate, Keep, Verdict, decide
 from outlast.checkpoints.save import Draft, Needs, Policy, Saver, Stage, reserved_file
 from outlast.checkpoints.seal import Check, Entry, Seal
 from outlast.checkpoints.search import vaults_of
-from outlast.checkpoints.vault import Checkpoint, Choice, Vault
+from outlast.checkpoints.vault import Checkpoint, Choice, Vault, set_beside
 
 __all__ = [
     "RUNGS",
@@ -44,6 +44,7 @@ __all__ = [
     "is_hidden_full",
     "plan",
     "reserved_file",
+    "set_beside",
     "state",
     "vaults_of",
 ]

@@ -20,8 +20,8 @@ def users_of(path: Path, *, proc: Path = Path("/proc")) -> tuple[str, ...]:
 
 def _uses(process: str, target: str) -> bool:
     inside = target + "/"
-    with suppress(OSError):
-        for descriptor in os.scandir(f"{process}/fd"):
+    with suppress(OSError), os.scandir(f"{process}/fd") as descriptors:
+        for descriptor in descriptors:
             with suppress(OSError):
                 link = os.readlink(descriptor.path)  # noqa: PTH115 (a Path for each descriptor is slow)
                 if link == target or link.startswith(inside):

@@ -50,7 +50,8 @@ def _slim(key: str, value: Any) -> dict[str, Any] | None:
     if not isinstance(value, torch.Tensor) or value.numel() <= 1:
         return {"as": "is", "value": value}
     shape, dtype = tuple(value.shape), str(value.dtype).removeprefix("torch.")
-    if not value.is_floating_point() or type(value) not in (torch.Tensor, torch.nn.Parameter):
+    is_plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout is torch.strided
+    if not is_plain or not value.is_floating_point():
         return None
     if key in _FIRST:
         return {"as": "zero", "shape": shape, "dtype": dtype}

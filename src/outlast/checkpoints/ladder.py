@@ -107,14 +107,15 @@ def _drop_unwanted(s: Situation) -> list[Move]:
         Move(2, "drop_quarantined", name, size, "remains that a newer sealed checkpoint supersedes")
         for name, size in s.superseded.items()
     ]
-    unwanted = [held for held in _oldest_first(s) if not held.wanted and not held.sacred]
+    way_back = _newest_exact(s) if s.keep_exact else None
+    unwanted = [held for held in _oldest_first(s) if not held.wanted and not held.sacred and held is not way_back]
     return remains + [Move(2, "drop", h.name, h.bytes, "retention no longer wants it") for h in unwanted]
 
 
 def _make_older_light(s: Situation) -> list[Move]:
     """Older checkpoints give way: first the exact copies behind the newest exact one, then history, then that one."""
     order = _oldest_first(s)
-    exact = next((held for held in reversed(order) if held.kind == "full"), None)
+    exact = _newest_exact(s)
     way_back = order[-1] if order else None
     moves = [_lighten(h, "an older checkpoint") for h in order if h is not exact and _can_lighten(h)]
     moves += [
@@ -127,6 +128,9 @@ def _make_older_light(s: Situation) -> list[Move]:
             moves.append(_lighten(exact, "two full states do not fit: the way back is light until this save is sealed"))
         if exact is not way_back and not exact.sacred:
             moves.append(Move(5, "drop", exact.name, exact.bytes, "a newer checkpoint is the way back"))
+    if exact and s.keep_exact and way_back and way_back is not exact and not way_back.sacred:
+        # Else a volume of one and a half states would take two saves and then wait for ever.
+        moves.append(Move(5, "drop", way_back.name, way_back.bytes, "the exact one behind it is the way back"))
     return moves
 
 
@@ -158,6 +162,10 @@ def _oldest_first(s: Situation) -> list[Held]:
     return sorted(s.held, key=lambda held: (held.age, held.name))
 
 
+def _newest_exact(s: Situation) -> Held | None:
+    return next((held for held in reversed(_oldest_first(s)) if held.kind == "full"), None)
+
+
 RUNGS: tuple[Rung, ...] = (
     Rung(1, "empty the trash", _empty_trash),
     Rung(2, "drop what retention no longer wants", _drop_unwanted),
@@ -186,10 +194,16 @@ def plan(situation: Situation, rungs: Sequence[Rung] = RUNGS) -> Plan:
         for move in rung.offer(situation):
             if _short(situation, taken) <= 0:
                 return _spared(situation, taken)
-            taken.append(move)
+            if not _is_gone(move, taken):
+                taken.append(move)
     if _short(situation, taken) <= 0:
         return _spared(situation, taken)
     return Plan(tuple(taken), _kind(situation, taken), False, _short(situation, taken))
+
+
+def _is_gone(move: Move, taken: Sequence[Move]) -> bool:
+    """True for a checkpoint that a rung above drops already."""
+    return move.action in ("drop", "lighten") and any(t.action == "drop" and t.name == move.name for t in taken)
 
 
 def _kind(situation: Situation, moves: Sequence[Move]) -> str:

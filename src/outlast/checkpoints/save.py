@@ -29,6 +29,7 @@ _MARGIN = 1.01
 _SLACK = 256 * 1024
 _POLL_SECONDS = 1.0
 _TELL_EVERY = 60.0
+_QUICK_TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ class Policy:
     """Rungs of the ladder that must not be used."""
 
     def __post_init__(self) -> None:
-        known = {rung.number for rung in ladder.RUNGS}
-        if unknown := self.forbid - known:
-            raise BadInput(f"no rung {sorted(unknown)}", hint=f"the ladder's rungs are {sorted(known)}")
+        # Rungs that are not built yet may be forbidden too: `outlast run --forbid 3` holds when they are.
+        if unknown := self.forbid - set(range(1, 10)):
+            raise BadInput(f"no rung {sorted(unknown)}", hint="the ladder's rungs are 1 to 9")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Policy:
@@ -207,7 +208,7 @@ class Saver:
     def settle(self, checkpoint: Checkpoint, keep: Keep | None = None) -> list[durable.Removal]:
         """After a save and the user's own callbacks: seal again what they changed, then let retention prune."""
         is_sealed = self.vault.is_unchanged(checkpoint) or self._sealed_again(checkpoint)
-        removals = self.vault.prune(keep or self.keep)
+        removals = self.vault.prune(keep or self.keep, keep_exact=self.policy.keep_exact)
         if not is_sealed and not self._sealed_again(checkpoint):
             self.vault.journal.write("settle_failed", name=checkpoint.name, reason="no room for its new seal")
         self.vault.refill_ballast()
@@ -259,7 +260,9 @@ class Saver:
                 if cause == "full" and is_unused and not writes_beside:
                     writes_beside = True
                 elif cause == "full":
-                    extra = max(2 * extra, _SLACK)
+                    extra = min(max(2 * extra, _SLACK), needs.total(stage.kind))
+                    # A quota or a fault of the volume that free space does not show: again, but not without a breath.
+                    self._wait(min(_TELL_EVERY, max(0, attempt - _QUICK_TRIES)))
                 elif has_failed_otherwise or isinstance(error, BadInput):
                     error.add_note(f"outlast: {name} was not saved; no partial is left, older checkpoints are intact")
                     raise
@@ -300,7 +303,8 @@ class Saver:
                 refused += max(_SLACK, (here.free_bytes or 0) - needs.total(plan.kind) + 1)
             elif not plan.fits:
                 told = self._paused(name, plan, told, is_first=not is_paused)
-                is_paused, refused = True, 0
+                # The extra stands for what made a try fail; if that is over, to insist on it would be to wait for ever.
+                is_paused, refused, extra = True, 0, 0
 
     def write_beside(self, name: str, needs: Needs, write: Callable[[], None]) -> None:
         """Let something be written on the vault's volume that is no checkpoint; the ladder makes the room.
@@ -330,7 +334,8 @@ class Saver:
 
     def situation(self, needs: Needs, free_bytes: int | None, extra: int = 0) -> ladder.Situation:
         """What the ladder is to judge, read from the vault now."""
-        verdicts = {verdict.name: verdict for verdict in self.vault.verdicts(self.keep)}
+        judged = self.vault.verdicts(self.keep, keep_exact=self.policy.keep_exact)
+        verdicts = {verdict.name: verdict for verdict in judged}
         held = [
             ladder.Held(
                 c.name, c.age, c.kind or "", c.bytes, _light_bytes(c),

@@ -168,7 +168,7 @@ def read(checkpoint: Path) -> Seal:
         ) from None
     except OSError as error:
         raise SealError(f"{path} cannot be read: {durable.why_not(error)}", hint="see to the volume") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SealError(
             f"{path} is not a whole seal: {error}", hint="resume from another checkpoint; this one is set aside"
         ) from None

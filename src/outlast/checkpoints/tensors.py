@@ -16,30 +16,31 @@ from outlast.checkpoints.reserve import ReservedFile
 Plain = tuple[str, list[int], memoryview]
 """A tensor as safetensors dtype, shape and bytes."""
 _DTYPES = {
-    "bool": ("BOOL", 1),
-    "uint8": ("U8", 1),
-    "int8": ("I8", 1),
-    "float8_e4m3fn": ("F8_E4M3", 1),
-    "float8_e5m2": ("F8_E5M2", 1),
-    "int16": ("I16", 2),
-    "uint16": ("U16", 2),
-    "float16": ("F16", 2),
-    "bfloat16": ("BF16", 2),
-    "int32": ("I32", 4),
-    "uint32": ("U32", 4),
-    "float32": ("F32", 4),
-    "int64": ("I64", 8),
-    "uint64": ("U64", 8),
-    "float64": ("F64", 8),
-    "complex64": ("C64", 8),
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e4m3fn": "F8_E4M3",
+    "int16": "I16",
+    "uint16": "U16",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int32": "I32",
+    "uint32": "U32",
+    "float32": "F32",
+    "complex64": "C64",
+    "float64": "F64",
+    "int64": "I64",
+    "uint64": "U64",
 }
-_WIDTH = dict(_DTYPES.values())
+"""torch's names and safetensors', narrowest first, of equal width in the library's own order."""
+_RANK = {name: rank for rank, name in enumerate(_DTYPES.values())}
 
 
 def dtype_name(dtype: str) -> str | None:
     """Safetensors' name for a dtype given as torch's (``float32``) or its own (``F32``); None when it has none."""
     name = dtype.removeprefix("torch.")
-    return name if name in _WIDTH else _DTYPES.get(name, (None, 0))[0]
+    return name if name in _RANK else _DTYPES.get(name)
 
 
 def memory_at(address: int, length: int) -> memoryview:
@@ -53,7 +54,7 @@ def write(file: ReservedFile, tensors: Mapping[str, Plain], metadata: Mapping[st
     Raises:
         OSError: when the volume is full or failing.
     """
-    order = sorted(tensors, key=lambda name: (-_WIDTH[tensors[name][0]], name))
+    order = sorted(tensors, key=lambda name: (-_RANK[tensors[name][0]], name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name in order:

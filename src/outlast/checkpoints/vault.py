@@ -27,7 +27,6 @@ from outlast.host import Budget, Room, allocated_bytes, room
 from outlast.journal import FOLDER, Journal, from_environment
 
 _BLOCK = 4096
-_BALLAST = (256 * 1024, 16 << 20, 50)  # least, most, and the part of the volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +87,8 @@ class Vault:
         look: Callable[[Path], tuple[str, ...]] = users_of,
     ) -> None:
         self.root = Path(root).absolute()
-        self.own = self.root / FOLDER
-        self.journal = journal or from_environment(self.root)
+        self.own = own_folder(self.root)
+        self.journal = journal or from_environment(self.root if self.own.parent == self.root else self.root.parent)
         self.budgets = budgets
         self.is_protected = is_protected
         self.ballast = durable.Ballast(self.own / "ballast")
@@ -243,13 +242,16 @@ class Vault:
         """What can be written in the vault."""
         return room(self.root, self.budgets)
 
-    def verdicts(self, keep: retention.Keep) -> Sequence[retention.Verdict]:
-        """What retention says of each whole checkpoint."""
-        return retention.decide([self._candidate(c) for c in self.checkpoints() if c.kind], keep)
+    def verdicts(self, keep: retention.Keep, *, keep_exact: bool = False) -> Sequence[retention.Verdict]:
+        """What retention says of each whole checkpoint; with ``keep_exact`` the newest full one stays in any case."""
+        whole = [checkpoint for checkpoint in self.checkpoints() if checkpoint.kind]
+        exact = next((c.name for c in reversed(whole) if c.kind == "full"), None) if keep_exact else None
+        return retention.decide([self._candidate(c, is_way_back=c.name == exact) for c in whole], keep)
 
-    def _candidate(self, checkpoint: Checkpoint) -> retention.Candidate:
+    def _candidate(self, checkpoint: Checkpoint, *, is_way_back: bool) -> retention.Candidate:
         protected = self.is_protected(checkpoint.name)
         holds = (["pinned"] if checkpoint.is_pinned else []) + ([protected] if protected else [])
+        holds += ["the exact way back"] if is_way_back else []
         return retention.Candidate(
             checkpoint.name, checkpoint.step, checkpoint.age, checkpoint.seal.metrics, tuple(holds)
         )
@@ -263,12 +265,9 @@ class Vault:
         self.refill_ballast()
 
     def refill_ballast(self) -> None:
-        """Make the ballast whole again where it would take no more than a quarter of what is free."""
+        """Make the ballast whole again where there is room for it."""
         here = self.room()
-        least, most, part = _BALLAST
-        size = max(least, min(most, (here.total_bytes or 0) // part))
-        if here.free_bytes is None or here.free_bytes >= 4 * size:
-            self.ballast.fill(size)
+        self.ballast.keep(here.free_bytes, here.total_bytes)
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -290,9 +289,9 @@ class Vault:
         (self.own / "pins" / name).unlink(missing_ok=True)
         self.journal.write("unpinned", path=str(self.root / name))
 
-    def prune(self, keep: retention.Keep) -> list[durable.Removal]:
+    def prune(self, keep: retention.Keep, *, keep_exact: bool = False) -> list[durable.Removal]:
         """Delete what retention does not want, oldest first; call it after a seal, never before."""
-        doomed = {verdict.name: verdict for verdict in self.verdicts(keep) if not verdict.keep}
+        doomed = {verdict.name: verdict for verdict in self.verdicts(keep, keep_exact=keep_exact) if not verdict.keep}
         return [
             self.drop(checkpoint.name, "; ".join(doomed[checkpoint.name].reasons))
             for checkpoint in self.checkpoints()
@@ -343,6 +342,8 @@ class Vault:
             return self._left(path, f"in use by {', '.join(users)}")
         before = self.room().free_bytes
         try:
+            # Not there where checkpoints were copied to, without what Outlast keeps beside them.
+            (self.own / "trash").mkdir(parents=True, exist_ok=True)
             trashed = durable.into_trash(path, self.own / "trash")
         except OSError as error:
             return self._left(path, durable.why_not(error))
@@ -364,7 +365,8 @@ class Vault:
     def _left(self, path: Path, reason: str) -> durable.Removal:
         """A deletion that did not happen is not silent: journaled once for each reason."""
         held = allocated_bytes(path)
-        name = path.relative_to(self.root).as_posix()
+        is_own = self.own in path.parents
+        name = f"{FOLDER}/{path.relative_to(self.own)}" if is_own else path.relative_to(self.root).as_posix()
         if self._told.get(name) != reason:
             self.journal.write("not_deleted", path=str(path), held_bytes=held, reason=reason)
         self._told[name] = self._stuck[name] = reason
@@ -420,6 +422,7 @@ class Vault:
         """Give a checkpoint that is not whole a name that no tool resumes from."""
         target = self.own / "quarantine" / f"{path.name}.{time.time_ns()}"
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(path, target)
             durable.sync_folder(path.parent)
         except OSError as error:
@@ -428,10 +431,10 @@ class Vault:
         self.journal.write("quarantined", path=str(path), to=str(target), reason=reason)
 
     def unsealed(self) -> dict[str, layouts.Findings]:
-        """What a tool would take for a checkpoint and that has no good seal, with what is in it."""
+        """What a tool would take for a checkpoint and that has no readable seal, with what is in it."""
         with suppress(OSError), os.scandir(self.root) as entries:
             names = [entry.name for entry in entries if _is_offered(entry)]
-            sealed = {checkpoint.name for checkpoint in self.checkpoints() if checkpoint.kind}
+            sealed = {checkpoint.name for checkpoint in self.checkpoints()}
             return {name: layouts.inspect(self.root / name) for name in sorted(set(names) - sealed)}
         return {}
 
@@ -593,6 +596,26 @@ def _rank(kind: str, keep_exact: bool) -> int:
     if kind == "weights":
         return 2
     return int(keep_exact and kind != "full")
+
+
+def own_folder(root: Path) -> Path:
+    """Where Outlast keeps its own things for a folder of checkpoints: in it, or where `set_beside` made a place."""
+    beside = _beside(root)
+    return beside if beside.is_dir() else root / FOLDER
+
+
+def set_beside(root: Path) -> None:
+    """Keep Outlast's own things out of a folder of checkpoints, where its framework takes every name for one.
+
+    Done before the first save there; without effect where the folder is another mount than the one above it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / FOLDER).is_dir() and os.stat(root).st_dev == os.stat(root.parent).st_dev:
+        _beside(root).mkdir(parents=True, exist_ok=True)
+
+
+def _beside(root: Path) -> Path:
+    return root.parent / FOLDER / "beside" / root.name
 
 
 def _is_offered(entry: os.DirEntry[str]) -> bool:

@@ -87,10 +87,13 @@ def verify(names: Names = None, dir: _app.Dir = Path(), as_json: _app.Json = Fal
         for checkpoint in _named(vault, names):
             check = vault.check(checkpoint)
             results.append((vault, checkpoint.name, check.kind, check.problems))
-        if not names:
-            results += [(vault, name, None, ("it has no seal", *f.problems)) for name, f in vault.unsealed().items()]
-    if names and not results:
-        raise BadInput(f"none of {', '.join(names)} is here", hint="outlast checkpoints list")
+        results += [
+            (vault, name, None, ("it has no seal", *f.problems))
+            for name, f in vault.unsealed().items()
+            if not names or name in names
+        ]
+    if strange := set(names or ()) - {name for _, name, *_ in results}:
+        raise BadInput(f"{', '.join(sorted(strange))}: no such checkpoint here", hint="outlast checkpoints list")
     if as_json:
         _app.print_json([
             {"root": str(v.root), "name": name, "kind": kind, "verifies": not problems, "problems": problems}

@@ -52,6 +52,8 @@ class Forecast:
     """Step of the first save that does not fit, if nothing is deleted; None when unknown."""
     full_in_seconds: float | None
     """When the volume is full at the pace of the readings; None when it is not getting fuller."""
+    level_bytes: int | None = None
+    """Free space when it last held still, that is between saves; None when it has not yet."""
 
 
 def forecast(readings: Sequence[Reading], saves: Sequence[Save] = ()) -> Forecast:
@@ -66,7 +68,8 @@ def forecast(readings: Sequence[Reading], saves: Sequence[Save] = ()) -> Forecas
     each = int(statistics.median(known)) if known else repeated_drop(readings)
     left = now.free_bytes // each if each else None
     step = _full_at(saves, left)
-    return Forecast(now.free_bytes, now.total_bytes, each, left, step, _full_in(readings))
+    level = next(reversed(_plateaus(readings)), None)
+    return Forecast(now.free_bytes, now.total_bytes, each, left, step, _full_in(readings), level)
 
 
 def _full_at(saves: Sequence[Save], left: int | None) -> int | None:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,9 @@ from outlast.guard.tail import Tail
 from outlast.host import Budget, Room, room
 
 _POLL_SECONDS = 1.0
+_FIRST_SECONDS = 0.2
+_QUICK_SECONDS = 0.01
+_READING_SECONDS = 0.5
 _KEPT_READINGS = 600
 _SPEAK_SECONDS = 30.0
 _HANDSHAKE_SECONDS = 2.0
@@ -29,8 +32,8 @@ class Screen(Protocol):
     def line(self, text: str) -> None:
         """A line that stays."""
 
-    def status(self, text: str) -> None:
-        """A line that the next one replaces."""
+    def status(self, text: str) -> bool:
+        """A line that the next one replaces; False while a progress bar of the command is in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Watch:
     _readings: dict[str, deque[Reading]] = field(default_factory=dict)
     _held: bool = False
     _may_pause: bool = True
+    _is_close: bool = False
+    _stopped_save: int | None = None
     _began: float = 0.0
     _since: float = 0.0
     _spoke: float = float("-inf")
@@ -104,6 +109,7 @@ class Watch:
             self._thread.join()
         with suppress(Exception):
             self._read()
+            self._greet(self.story.hooked(self._since), is_over=True)
         died, self._died_of = self._died_of, None
         return died
 
@@ -133,10 +139,20 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            while not self._stop.wait(_POLL_SECONDS if self._mode else 0.2):
+            pause_seconds = _FIRST_SECONDS
+            while not self._stop.wait(pause_seconds):
+                began = time.thread_time()
                 self.look()
+                # A budget is a walk through its folder: a large one is looked at less often, for 2 % of one core.
+                cost = time.thread_time() - began
+                pause_seconds = max(self._pace(), 50 * cost)
         except BaseException as error:  # handed over by stop(); the run goes on without its guard
             self._died_of = error
+
+    def _pace(self) -> float:
+        if self._is_close and not self._held:
+            return _QUICK_SECONDS
+        return _POLL_SECONDS if self._mode else _FIRST_SECONDS
 
     def _read(self) -> None:
         with self._lock:
@@ -159,19 +175,26 @@ class Watch:
                 continue
             seen.add((here.device, here.source))
             kept = self._readings.setdefault(str(place), deque(maxlen=_KEPT_READINGS))
-            kept.append(Reading(self.clock(), here.free_bytes, here.total_bytes))
-            forecasts.append(forecast(tuple(kept), self._saves()))
+            now = Reading(self.clock(), here.free_bytes, here.total_bytes)
+            forecasts.append(forecast((*kept, now), self._saves()))
+            # Quick looks, and those at a stopped program, would make a plateau of the middle of a save.
+            if not self._held and (not kept or now.time - kept[-1].time >= _READING_SECONDS):
+                kept.append(now)
         return min(forecasts, key=lambda f: f.free_bytes, default=None)
 
     def _saves(self) -> list[Save]:
         return [Save(event.get("step"), int(event.get("bytes") or 0)) for event in self.story.all("sealed")[-10:]]
 
     def _judge(self, what: Forecast, is_hooked: bool) -> None:
+        if self._held:
+            # A stopped program makes a level of the middle of its save: what it takes is what was known before.
+            what = replace(what, save_bytes=self._stopped_save)
+        self._is_close = not is_hooked and pause.is_close(what)
         verdict = pause.judge(what, is_hooked=is_hooked, was_paused=self._held)
         with self._lock:
             if verdict.paused == self._held or not self._may_pause:
                 return
-            self._held = verdict.paused
+            self._held, self._stopped_save = verdict.paused, what.save_bytes
             self.hold(verdict.paused)
         if verdict.paused:
             self.record("paused", why=verdict.why, short_bytes=verdict.short_bytes, how="SIGSTOP")
@@ -180,9 +203,10 @@ class Watch:
             self.record("continued", why=verdict.why)
             self.screen.line("goes on: there is room again")
 
-    def _greet(self, is_hooked: bool) -> None:
+    def _greet(self, is_hooked: bool, *, is_over: bool = False) -> None:
         """Say once whether saves are guarded or only watched; a late handshake corrects it."""
-        mode = "hooked" if is_hooked else "" if self._may_still_hook() else "watching only"
+        may_still_hook = self._may_still_hook() and not is_over
+        mode = "hooked" if is_hooked else "" if may_still_hook else "watching only"
         if not mode or mode == self._mode:
             return
         self._mode = mode
@@ -194,8 +218,7 @@ class Watch:
         text = sentence(what, makes_room=is_hooked)
         if waiting:
             text = f"{self.story.all('paused')[-1].get('why', 'a save waits for room')} ({text})"
-        if self.subject.is_terminal:
-            self.screen.status(f"outlast: {text}")
+        if self.subject.is_terminal and self.screen.status(f"outlast: {text}"):
             return
         meaning = (what.saves_left, waiting, self._mode)
         due = self.clock() - self._spoke >= _SPEAK_SECONDS

@@ -100,6 +100,23 @@ def classify(facts: Facts) -> End:
     return End("unknown", exit_code(facts.status), tuple(_always(facts, "unknown")))
 
 
+def pertinent(recorded: Sequence[Recorded], main: int, status: int) -> list[Recorded]:
+    """The exceptions that bear on the end: a helper process that failed long ago and was ignored does not.
+
+    Args:
+        recorded: of all processes, oldest first.
+        main: process id of the command.
+        status: its exit code, or minus the signal's number.
+    """
+    own = [r for r in recorded if r.pid == main]
+    if status < 0 or any(not r.reports_anothers_end and not r.thread for r in own):
+        return own
+    if any(r.reports_anothers_end for r in recorded):
+        return list(recorded)
+    # A shell script with several steps: the last one to fail is the one that it ended for.
+    return [r for r in recorded if r.pid == recorded[-1].pid]
+
+
 def exit_code(status: int) -> int:
     """The exit code that a shell would show: 128 + N for signal N."""
     return 128 - status if status < 0 else status
@@ -158,6 +175,8 @@ def _reported_end(facts: Facts) -> tuple[str, list[str]] | None:
         return found, [_quote(reports[0]), *_quoted_line(facts.tail, found)]
     if "SIGKILL" in text or "exitcode: -9" in text.replace("exitcode  :", "exitcode:") or "signal: Killed" in text:
         return "KILLED", [_quote(reports[0])]
+    if any(part in frame for frame in reports[0].frames for part in LAUNCHERS):
+        return "exit", [_quote(reports[0])]
     return None
 
 
@@ -205,6 +224,9 @@ SIGNALS: dict[int, str] = {
     signal.SIGFPE: "CRASHED",
 }
 """What a signal means when nothing else is known."""
+
+LAUNCHERS = ("torch/distributed/", "accelerate/commands/", "deepspeed/launcher/")
+"""Code whose exceptions are about the program that it launched, never a bug of the user's."""
 
 RULES: tuple[Rule, ...] = (
     _asked_to_stop,

@@ -131,13 +131,14 @@ class Output:
             self._put(self.err, start + f"outlast: {text}\n".encode(errors="replace"))
             self._at_line_start = True
 
-    def status(self, text: str) -> None:
-        """Show a line that the next output replaces; left out while the command is in the middle of a line."""
+    def status(self, text: str) -> bool:
+        """Show a line that the next output replaces; False, and nothing shown, while the command is amid a line."""
         with self._lock:
             if self._at_line_start and text != self._status:
                 self._clear()
                 self._put(self.err, f"\x1b[2m{text}\x1b[0m\r".encode(errors="replace"))
                 self._status = text
+            return self._at_line_start
 
     def text(self) -> str:
         """The end of stderr, decoded."""

@@ -15,6 +15,7 @@ from outlast.host import memory_group
 
 _PR_SET_CHILD_SUBREAPER = 36
 _GRACE_SECONDS = 5.0
+_SHIELDED = -900
 
 
 def adopt_orphans() -> bool:
@@ -62,6 +63,38 @@ def name_of(pid: int, proc: Path = Path("/proc")) -> str:
         return f"process {pid} ({(proc / str(pid) / 'comm').read_text().strip()})"
     except OSError:
         return f"process {pid}" if pid else "the kernel or a process outside this container"
+
+
+def shield(proc: Path = Path("/proc")) -> int | None:
+    """Make the kernel kill anything rather than this process when memory runs out.
+
+    Shared memory counts for nobody, so a supervisor of 30 MB can be the largest process of a small group (measured).
+
+    Returns:
+        The score that a command must get back (`score_again`), or None where we may not lower our own.
+    """
+    path = proc / "self" / "oom_score_adj"
+    try:
+        before = int(path.read_text())
+        path.write_text(str(min(before, _SHIELDED)))
+        return before
+    except (OSError, ValueError):
+        return None
+
+
+def score_again(pid: int, before: int | None, bump: int, proc: Path = Path("/proc")) -> None:
+    """Give a command the score that it would have without us; where we could not lower ours, a little more.
+
+    Args:
+        pid: the command.
+        before: what `shield` returned.
+        bump: thousandths of the memory limit that it gets on top when that was None.
+        proc: the process table.
+    """
+    path = proc / str(pid) / "oom_score_adj"
+    with suppress(OSError, ValueError):
+        score = before if before is not None else min(1000, int(path.read_text()) + bump)
+        path.write_text(str(score))
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from outlast import durable, journal
 from outlast.errors import BadInput
 from outlast.guard import Story, Subject, Watch
+from outlast.host import room
 from outlast.journal import FOLDER, Event, Journal
 from outlast.launch import again, command, ends, processes, summary
 from outlast.launch.order import Order, did_not_finish, environment
@@ -91,13 +91,14 @@ class _Run:
         self.order = order
         self.base = base
         self.mask = mask
-        ballast = durable.Ballast(order.home / FOLDER / "ballast")
-        self.journal = Journal(order.home, spare=ballast.cut)
+        self.ballast = durable.Ballast(order.home / FOLDER / "ballast")
+        self.journal = Journal(order.home)
         self.record = _Record(self.journal)
         self.output = Output()
         self.shm = SharedMemory()
         self.attempts: list[again.Attempt] = []
-        self._observed = float("-inf")
+        self.score: int | None = None
+        self._next_look = float("-inf")
         # A spawned process counts its parent's memory as its own until it execs: less than that says nothing.
         self.own_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         self.watch = Watch(
@@ -121,7 +122,10 @@ class _Run:
                 f"cannot make {self.journal.folder}: {durable.why_not(error)}",
                 hint="name a folder that you can write to with --dir",
             ) from error
+        here = room(self.order.home, self.order.budgets)
+        self.ballast.keep(here.free_bytes, here.total_bytes)
         processes.adopt_orphans()
+        self.score = processes.shield()
         began = time.monotonic()
         while True:
             end = self._attempt(len(self.attempts) + 1, resume)
@@ -135,10 +139,12 @@ class _Run:
         for line in summary.lines(self.story, self.attempts, end, decision.why, time.monotonic() - began):
             self.output.line(line)
         self.journal.close()
+        self.ballast.release()
         return end.exit_code
 
     def _attempt(self, number: int, resume: bool) -> ends.End:
         began, since = time.monotonic(), time.time()
+        self._next_look = began
         variables = environment(self.order, self.journal.run, number, resume, self.base)
         counts = processes.OomCounts()
         counts.include(["self"])
@@ -153,6 +159,8 @@ class _Run:
         except BadInput as error:
             self.record("ended", cause="not_started", exit_code=2, evidence=[error.message], attempt=number)
             raise
+        processes.score_again(pid, self.score, self._bump(counts.limit_bytes))
+        self.shm.observe([pid])
         self.output.start()
         self.watch.start(since)
         ended = command.wait(
@@ -164,7 +172,7 @@ class _Run:
         self._told("outlast-output", self.output.stop())
         self._told("outlast-guard", self.watch.stop())
         counts.read()
-        end = ends.classify(self._facts(ended, counts, since))
+        end = ends.classify(self._facts(pid, ended, counts, since))
         self.attempts.append(
             again.Attempt(
                 end.cause,
@@ -180,10 +188,16 @@ class _Run:
         )  # fmt: skip
         return end
 
-    def _facts(self, ended: command.Ended, counts: processes.OomCounts, since: float) -> ends.Facts:
+    def _bump(self, limit_bytes: int | None) -> int:
+        """Twice our own share of the memory that there is, in thousandths."""
+        total = limit_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return 1 + 2000 * self.own_rss_bytes // max(total, 1)
+
+    def _facts(self, pid: int, ended: command.Ended, counts: processes.OomCounts, since: float) -> ends.Facts:
+        recorded = [_recorded(event) for event in self.story.all("exception", since=since)]
         return ends.Facts(
             status=ended.status,
-            recorded=[_recorded(event) for event in self.story.all("exception", since=since)],
+            recorded=ends.pertinent(recorded, pid, ended.status),
             oom_kills=counts.rise,
             oom_source=counts.source,
             oom_age_seconds=counts.age_seconds,
@@ -197,11 +211,13 @@ class _Run:
     def _observe(self, counts: processes.OomCounts) -> None:
         """A few times a second: the process table once a second, the rest each time."""
         counts.read()
-        if time.monotonic() - self._observed >= _OBSERVE_SECONDS:
-            self._observed = time.monotonic()
+        now, began = time.monotonic(), time.thread_time()
+        if now >= self._next_look:
             pids = processes.descendants(os.getpid())
             counts.include(pids)
             self.shm.observe(pids)
+            # On a machine with thousands of processes a look costs more: it may take a hundredth of one core at most.
+            self._next_look = now + max(_OBSERVE_SECONDS, 100 * (time.thread_time() - began))
 
     def _hold(self, stopped: bool) -> None:
         processes.signal_all(processes.descendants(os.getpid()), signal.SIGSTOP if stopped else signal.SIGCONT)
@@ -228,12 +244,10 @@ class _Screen:
     output: Callable[[], Output]
 
     def line(self, text: str) -> None:
-        with suppress(OSError):
-            self.output().line(text)
+        self.output().line(text)
 
-    def status(self, text: str) -> None:
-        with suppress(OSError):
-            self.output().status(text)
+    def status(self, text: str) -> bool:
+        return self.output().status(text)
 
 
 def _recorded(event: Event) -> ends.Recorded:
