@@ -69,3 +69,24 @@ def outlast(*arguments: object, **options: object) -> subprocess.CompletedProces
         timeout=570,
         **options,  # type: ignore[call-overload]
     )
+
+
+_SKIPPED: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what was skipped: in CI that is a failure, since these tests are the product's promises."""
+    if report.skipped and os.environ.get("OUTLAST_NO_SKIPS") == "1" and "torture" in report.nodeid:
+        _SKIPPED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a CI run in which a torture test was skipped."""
+    if _SKIPPED and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why."""
+    for node in _SKIPPED:
+        terminalreporter.write_line(f"skipped, which fails a CI run: {node}", red=True)

@@ -150,8 +150,16 @@ def _poorer_kinds(s: Situation) -> list[Move]:
     ]
 
 
-def _release_ballast(s: Situation) -> list[Move]:
-    return [Move(8, "release_ballast", "ballast", s.ballast_bytes, "the last reserve")] if s.ballast_bytes else []
+def _last_reserves(s: Situation) -> list[Move]:
+    """The ballast; then the newest, where the best model is a way back too: rather than wait for ever."""
+    ballast = [Move(8, "release_ballast", "ballast", s.ballast_bytes, "the last reserve")] if s.ballast_bytes else []
+    order = _oldest_first(s)
+    has_other = any(held.sacred and held.kind != "weights" for held in order[:-1])
+    if s.keep_exact or not has_other or order[-1].sacred:
+        return ballast
+    newest = order[-1]
+    why = "the best model is the way back until this save is sealed"
+    return [*ballast, Move(8, "drop", newest.name, newest.bytes, why)]
 
 
 def _pause(s: Situation) -> list[Move]:
@@ -171,7 +179,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung(2, "drop what retention no longer wants", _drop_unwanted),
     Rung(5, "make older checkpoints light", _make_older_light),
     Rung(6, "write this save in a smaller kind", _poorer_kinds),
-    Rung(8, "release the ballast", _release_ballast),
+    Rung(8, "release the last reserves", _last_reserves),
     Rung(9, "pause training", _pause),
 )
 """The ladder. Numbers are those of DESIGN.md; rungs 3, 4 and 7 (caches, mirror) join as rows."""

@@ -136,6 +136,8 @@ def reserved_file(stage: Stage, path: Path, size: int | None) -> Iterator[Reserv
             yield file
         finally:
             file.close()
+        if file.error:
+            raise file.error  # a writer that swallowed it: what it wrote has a hole
         part.rename(path)
         if file.digest:
             stage.written[path] = (stamp_of(path), file.digest)
@@ -215,7 +217,7 @@ class Saver:
         return removals
 
     def _sealed_again(self, checkpoint: Checkpoint) -> bool:
-        """Write the seal of what is there now; on a full volume the ballast gives way. False when that is not enough."""
+        """Seal what is there now; on a full volume the ballast gives way. False when that is not enough."""
         seal = checkpoint.seal
         absent = {kind: tuple(set(seal.files) - set(names)) for kind, names in seal.kinds.items()}
         fresh = self.vault.seal_for(

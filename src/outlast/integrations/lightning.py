@@ -19,7 +19,9 @@ import functools
 import logging
 import os
 import re
+import signal
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -50,6 +52,8 @@ class _Guard:
     """Files that a ModelCheckpoint is about to save, with the metrics of the moment; several where saves are async."""
     best_names: frozenset[str] = frozenset()
     """The best ones as of the last finished save: Lightning names the next best before it is saved."""
+    trainer: Any = None
+    """Weak reference to the Trainer that saves here."""
     unwanted: set[str] = field(default_factory=set)
     """What Lightning wanted to be removed while there was no other checkpoint that verifies."""
 
@@ -163,9 +167,17 @@ def _guard_at(root: Path, policy: Policy) -> _Guard:
     if root not in _GUARDS:
         vault = Vault(root, is_protected=lambda name: _protection(root, name))
         # Which checkpoints to keep is ModelCheckpoint's own decision, unless the user gave a rule to Outlast.
-        _GUARDS[root] = _Guard(vault, Saver(vault, policy))
+        _GUARDS[root] = _Guard(vault, Saver(vault, policy, wait=functools.partial(_wait, root)))
         vault.recover()
     return _GUARDS[root]
+
+
+def _wait(root: Path, seconds: float) -> None:
+    """Sleep while paused. Lightning answers SIGTERM after the batch: a save that waits would never get there."""
+    time.sleep(seconds)
+    trainer = _GUARDS[root].trainer
+    if getattr(trainer and trainer(), "received_sigterm", False):
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def _protection(root: Path, name: str) -> str | None:
@@ -195,6 +207,7 @@ def _announced(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, trainer, filepath, *args, **kwargs)
         guard = _guard_at(path.parent, policy) if trainer.is_global_zero else None
         if guard:
+            guard.trainer = weakref.ref(trainer)
             _expect(guard, self, path.name, _metrics(trainer))
         try:
             result = original(self, trainer, filepath, *args, **kwargs)

@@ -25,6 +25,7 @@ from outlast.journal import FOLDER, HOME_VARIABLE, Journal, from_environment
 
 _SLACK = 256 * 1024
 _TRIES = 5
+_LONGEST_BREATH = 60.0
 
 
 def install(module: ModuleType) -> None:
@@ -108,7 +109,14 @@ def _mode_of(path: Path) -> int | None:
         return None
 
 
-def _replace(write: Callable[[ReservedFile], None], target: Path, size: int, mode: int | None) -> None:
+def _replace(
+    write: Callable[[ReservedFile], None],
+    target: Path,
+    size: int,
+    mode: int | None,
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
     """Write beside the target and rename over it; on a full volume wait for room, the old file untouched."""
     journal = from_environment(target.parent) if HOME_VARIABLE in os.environ else None
     _sweep_dead_parts(target)
@@ -121,6 +129,8 @@ def _replace(write: Callable[[ReservedFile], None], target: Path, size: int, mod
             file = ReservedFile(part)
             write(file)
             file.close()
+            if file.error:
+                raise file.error  # a pickler that swallowed it: what it wrote has a hole
             if mode is not None:
                 part.chmod(stat.S_IMODE(mode))
             durable.sync_file(part)
@@ -135,7 +145,7 @@ def _replace(write: Callable[[ReservedFile], None], target: Path, size: int, mod
             tries += 1
             if not (is_full(file.error if file else None) or is_full(error)):
                 raise
-            _make_room(target, size, tries, error, journal)
+            _make_room(target, size, tries, error, journal, wait)
 
 
 def _reserve(part: Path, size: int) -> None:
@@ -146,7 +156,14 @@ def _reserve(part: Path, size: int) -> None:
         os.close(fd)
 
 
-def _make_room(target: Path, size: int, tries: int, error: BaseException, journal: Journal | None) -> None:
+def _make_room(
+    target: Path,
+    size: int,
+    tries: int,
+    error: BaseException,
+    journal: Journal | None,
+    wait: Callable[[float], None],
+) -> None:
     """The ladder for a file that is the user's own: the ballast, then a pause. Nothing of theirs is deleted."""
     policy = Policy.from_environment()
     home = Path(os.environ.get(HOME_VARIABLE, target.parent))
@@ -167,10 +184,17 @@ def _make_room(target: Path, size: int, tries: int, error: BaseException, journa
         journal.write("paused", name=str(target), why=why, short_bytes=need)
     with suppress(OSError, ValueError):
         sys.stderr.write(f"outlast: training is paused: {why}\n  hint: free some space there; it goes on by itself\n")
-    while (room(target.parent).free_bytes or need) < need:
-        time.sleep(1.0)
+    # A quota that free space does not show: again, but not without a breath.
+    wait(min(_LONGEST_BREATH, max(0, tries - _TRIES)))
+    while not _has_room(target.parent, need):
+        wait(1.0)
     if journal:
         journal.write("continued", name=str(target))
+
+
+def _has_room(folder: Path, need: int) -> bool:
+    free = room(folder).free_bytes
+    return free is None or free >= need
 
 
 def _sweep_dead_parts(target: Path) -> None:

@@ -58,6 +58,8 @@ class _Guard:
     saver: Saver
     pending: Checkpoint | None = None
     """Saved, but the users' callbacks have not run yet."""
+    limit: int | None = None
+    """``save_total_limit``, where no rules of the user's own stand above it."""
     pushes: list[Path] = field(default_factory=list)
     """Uploads that the Trainer wanted to start in the middle of the save."""
 
@@ -175,8 +177,18 @@ def _guard_of(trainer: Any, root: Path) -> _Guard | None:
         _HANDLERS[trainer.callback_handler] = this
     guard = guards[root]
     limit = trainer.args.save_total_limit
-    guard.saver.keep = policy.keep or Keep(last=limit if limit and limit > 0 else None)
+    guard.limit = limit if limit and limit > 0 and policy.keep is None else None
+    guard.saver.keep = policy.keep or _rotation(guard)
     return guard
+
+
+def _rotation(guard: _Guard) -> Keep:
+    """The Trainer's own rotation: a best model that is older than the last so many is one of them."""
+    if guard.limit is None:
+        return Keep()
+    names = [checkpoint.name for checkpoint in guard.vault.checkpoints() if checkpoint.kind]
+    has_old_best = any(guard.vault.is_protected(name) for name in names[: -guard.limit])
+    return Keep(last=max(1, guard.limit - has_old_best))
 
 
 def _protection(trainer: Any, name: str) -> str | None:
@@ -398,6 +410,8 @@ def _settle(guard: _Guard) -> None:
     if guard.pending is None:
         return
     checkpoint, guard.pending = guard.pending, None
+    if guard.limit is not None:
+        guard.saver.keep = _rotation(guard)
     try:
         guard.saver.settle(checkpoint)
     except OSError as error:

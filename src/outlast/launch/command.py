@@ -101,7 +101,8 @@ def wait(
             ended.sent = sent
             return ended
         info = signal.sigtimedwait(_BLOCKED, _TICK_SECONDS)
-        if info is None or info.si_signo == signal.SIGCHLD:
+        # After a stop and a continue of ourselves (Ctrl-Z, fg) the kernel answers with signal 0 (measured).
+        if info is None or info.si_signo in (0, signal.SIGCHLD):
             on_tick()
         elif info.si_signo == signal.SIGWINCH:
             on_resize()
@@ -125,5 +126,3 @@ def reap(main: int | None) -> Ended | None:
             return ended
         if pid == main:
             ended = Ended(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
-
-

@@ -65,9 +65,7 @@ class Order:
             Keep.parse(self.keep)
 
 
-def environment(
-    order: Order, run: str, attempt: int, resume: bool, base: Mapping[str, str]
-) -> dict[str, str]:
+def environment(order: Order, run: str, attempt: int, resume: bool, base: Mapping[str, str]) -> dict[str, str]:
     """The command's environment.
 
     Args:

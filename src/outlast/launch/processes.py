@@ -104,9 +104,7 @@ def signal_all(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def end_all(
-    find: Callable[[], list[int]], reap: Callable[[], object], *, grace: float = _GRACE_SECONDS
-) -> list[int]:
+def end_all(find: Callable[[], list[int]], reap: Callable[[], object], *, grace: float = _GRACE_SECONDS) -> list[int]:
     """End what is left of a process tree: SIGTERM, a few seconds, SIGKILL.
 
     Args:

@@ -1,11 +1,14 @@
 """An ordinary Transformers Trainer script: knows nothing of Outlast. 13.3 MB a save, every 10 of 100 steps.
 
-Usage: trainer.py OUTPUT_DIR [--steps N] [--save N] [--limit N] [--resume] [--only-model] [--best] [--log FILE] [--threads N]
+Usage: trainer.py OUTPUT_DIR [--steps N] [--stop N] [--save N] [--limit N] [--resume] [--only-model]
+       [--best] [--words] [--log FILE] [--threads N]
 """
 
 import argparse
 import json
+import re
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -13,12 +16,16 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 
 class Text(torch.utils.data.Dataset):
-    """Windows of bytes of the Python library's own sources."""
+    """Windows of the Python library's own sources: bytes, or the most frequent words and marks."""
 
-    def __init__(self, length: int = 64, files: int = 40) -> None:
+    def __init__(self, vocabulary: int, length: int = 64, files: int = 40) -> None:
         folder = Path(sysconfig.get_paths()["stdlib"])
         data = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py"))[:files])
         self.tokens = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        if vocabulary > 256:
+            words = re.findall(rb"\w+|\W", data)
+            known = {word: rank for rank, (word, _) in enumerate(Counter(words).most_common(vocabulary - 1), 1)}
+            self.tokens = torch.tensor([known.get(word, 0) for word in words], dtype=torch.int32)
         self.length = length
 
     def __len__(self) -> int:
@@ -41,11 +48,23 @@ class Losses(TrainerCallback):
                 file.write(json.dumps([state.global_step, logs["loss"], logs["learning_rate"]]) + "\n")
 
 
+class StopAt(TrainerCallback):
+    """Ends the training before its schedule does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= state.global_step >= self.step
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("output")
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--stop", type=int)
     parser.add_argument("--save", type=int, default=10)
+    parser.add_argument("--words", action="store_true", help="7.4 million parameters over words, not 1.1 over bytes")
     parser.add_argument("--limit", type=int, default=3)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--only-model", action="store_true")
@@ -55,7 +74,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=256, n_positions=128, n_embd=132, n_layer=5, n_head=4)
+    if options.words:
+        size = {"vocab_size": 8192, "n_embd": 256, "n_layer": 4, "tie_word_embeddings": False}
+    else:
+        size = {"vocab_size": 256, "n_embd": 132, "n_layer": 5}
+    config = GPT2Config(**size, n_positions=128, n_head=4)
     best = {
         "load_best_model_at_end": True,
         "metric_for_best_model": "loss",
@@ -65,7 +88,7 @@ def main() -> None:
     arguments = TrainingArguments(
         output_dir=options.output,
         max_steps=options.steps,
-        per_device_train_batch_size=4,
+        per_device_train_batch_size=8 if options.words else 4,
         learning_rate=1e-3,
         warmup_steps=10,
         logging_steps=1,
@@ -78,13 +101,13 @@ def main() -> None:
         seed=7,
         **(best if options.best else {}),
     )
-    data = Text()
+    data = Text(size["vocab_size"])
     trainer = Trainer(
         model=GPT2LMHeadModel(config),
         args=arguments,
         train_dataset=data,
         eval_dataset=torch.utils.data.Subset(data, range(16)),
-        callbacks=[Losses(options.log)] if options.log else [],
+        callbacks=[Losses(options.log)] * bool(options.log) + [StopAt(options.stop)] * bool(options.stop),
     )
     trainer.train(resume_from_checkpoint=True if options.resume else None)
     print("finished at step", trainer.state.global_step)

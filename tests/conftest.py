@@ -1,0 +1,18 @@
+"""What every test has: no outer Outlast run in its environment, and properties that are never judged by the clock."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("outlast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("outlast")
+
+
+@pytest.fixture(autouse=True)
+def no_outer_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that runs below `outlast run` must not follow that run's policy, budgets or journal."""
+    for name in [name for name in os.environ if name.startswith("OUTLAST_") and name != "OUTLAST_TORTURE"]:
+        monkeypatch.delenv(name)

@@ -1,0 +1,58 @@
+"""When a command is started again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlast.launch.again import Attempt, decide
+from outlast.launch.causes import CAUSES
+
+
+def attempt(cause: str = "OOM_KILL", step: int | None = 10, *, new: bool = True, hooked: bool = True) -> Attempt:
+    return Attempt(cause, step, new, hooked)
+
+
+def test_an_oom_kill_after_a_seal_is_resumed():
+    decision = decide([attempt()], 3)
+    assert decision.restart and "step 10" in decision.why
+
+
+def test_a_users_bug_is_never_restarted():
+    for cause in ("EXCEPTION", "IMPORT", "exit", "SIGTERM", "INTERRUPT"):
+        assert not decide([attempt(cause)], 3).restart
+
+
+def test_the_same_end_at_the_same_step_is_not_tried_a_third_time():
+    decision = decide([attempt(), attempt()], 3)
+    assert not decision.restart and "no progress" in decision.why
+
+
+def test_the_same_end_at_a_later_step_is_progress():
+    assert decide([attempt(step=10), attempt(step=20)], 3).restart
+
+
+def test_without_a_seal_there_is_nothing_to_go_on_from():
+    assert "begin from nothing" in decide([attempt(step=None)], 3).why
+
+
+def test_a_program_that_nothing_is_hooked_in_is_not_restarted():
+    assert not decide([attempt(hooked=False)], 3).restart
+
+
+def test_gpu_memory_is_tried_again_only_after_a_new_seal():
+    assert decide([attempt("CUDA_OOM")], 3).restart
+    assert not decide([attempt("CUDA_OOM", new=False)], 3).restart
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(CAUSES)), st.none() | st.integers(0, 3)), min_size=1, max_size=12),
+    st.integers(0, 5),
+)
+def test_restarts_are_bounded_and_never_repeat_a_cause_at_a_step(history, restarts):
+    attempts: list[Attempt] = []
+    for cause, step in history:
+        attempts.append(attempt(cause, step))
+        if not decide(attempts, restarts).restart:
+            break
+    assert len(attempts) <= restarts + 1
+    restarted = [(a.cause, a.sealed_step) for a in attempts[:-1]]
+    assert len(set(restarted)) == len(restarted)
