@@ -31,32 +31,39 @@ def to_light(state: Mapping[str, Any]) -> dict[str, Any] | None:
         Nested plain data with small tensors; None when the optimizer keeps tensors whose meaning is not known
         (8-bit states, Shampoo ...): such a state has no light form.
     """
-    if set(state) != {"state", "param_groups"}:
+    if not can_be_light(state):
         return None
-    slim = {}
-    for index, slots in state["state"].items():
-        if not isinstance(slots, Mapping):
-            return None
-        entry = {key: _slim(key, value) for key, value in slots.items()}
-        if any(part is None for part in entry.values()):
-            return None
-        slim[index] = entry
+    slim = {index: {key: _slim(key, value) for key, value in slots.items()} for index, slots in state["state"].items()}
     return {"state": slim, "param_groups": state["param_groups"]}
 
 
-def _slim(key: str, value: Any) -> dict[str, Any] | None:
+def can_be_light(state: Mapping[str, Any]) -> bool:
+    """True when the meaning of every tensor in an optimizer's ``state_dict()`` is known. Reads no values."""
+    if set(state) != {"state", "param_groups"}:
+        return False
+    return all(
+        isinstance(slots, Mapping) and all(_is_known(key, value) for key, value in slots.items())
+        for slots in state["state"].values()
+    )
+
+
+def _is_known(key: str, value: Any) -> bool:
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.numel() <= 1:
+        return True
+    is_plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout is torch.strided
+    return is_plain and value.is_floating_point() and key in _FIRST | _SECOND
+
+
+def _slim(key: str, value: Any) -> dict[str, Any]:
     import torch
 
     if not isinstance(value, torch.Tensor) or value.numel() <= 1:
         return {"as": "is", "value": value}
     shape, dtype = tuple(value.shape), str(value.dtype).removeprefix("torch.")
-    is_plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout is torch.strided
-    if not is_plain or not value.is_floating_point():
-        return None
     if key in _FIRST:
         return {"as": "zero", "shape": shape, "dtype": dtype}
-    if key not in _SECOND:
-        return None
     if value.dim() < 2:
         return {"as": "is", "value": value.detach().cpu()}
     flat = value.detach().float().reshape(shape[0], -1)

@@ -161,10 +161,12 @@ class Run:
         weights = _bytes(self.model.state_dict())
         if self.optimizer is None:
             return Needs({"full": (weights,)}, 64 * 1024)
-        moments = _bytes(self.optimizer.state_dict())
+        current = self.optimizer.state_dict()
+        moments = _bytes(current)
         # Adam's state is empty before the first step; then it is two moments.
         moments = moments if moments > weights // 8 else 2 * weights
-        return Needs({"full": (weights, moments), "light": (weights,)}, 64 * 1024 + weights // 250)
+        light = {"light": (weights,)} if codec.can_be_light(current) else {}
+        return Needs({"full": (weights, moments), **light}, 64 * 1024 + weights // 250)
 
     def _write(self, stage: Stage, metrics: Mapping[str, float]) -> Draft:
         weights, aliases = _without_aliases(self.model.state_dict())
