@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("outlast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("outlast")
+
+# A shell's background jobs, and some CI systems, ignore SIGINT, and so would every child of these tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
