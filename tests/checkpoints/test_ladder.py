@@ -135,12 +135,15 @@ def test_the_best_may_become_light_and_is_never_dropped(s: Situation) -> None:
     assert not touched(plan(s), "drop") & {one.name for one in s.held if one.sacred}
 
 
+@settings(max_examples=300)
 @given(situations())
-def test_the_newest_that_is_wanted_is_dropped_only_while_the_best_is_a_way_back(s: Situation) -> None:
+def test_the_newest_that_is_wanted_is_dropped_only_while_another_is_a_way_back(s: Situation) -> None:
     newest = [one.name for one in ordered(s)[-1:] if one.wanted]
     moves = [move for move in plan(s).moves if move.action == "drop" and move.name in newest]
-    has_best = any(one.sacred for one in ordered(s)[:-1])
-    assert all(move.rung == 8 and has_best and not s.keep_exact for move in moves)
+    has_exact = any(one.kind == "full" for one in ordered(s)[:-1])
+    has_best = any(one.sacred and one.kind != "weights" for one in ordered(s)[:-1])
+    for move in moves:
+        assert (has_exact and move.rung == 5) if s.keep_exact else (has_best and move.rung == 8)
 
 
 @given(situations())
@@ -276,3 +279,16 @@ def test_the_ballast_is_given_for_a_last_small_save() -> None:
 def test_when_nothing_helps_training_pauses_and_the_missing_bytes_are_told() -> None:
     found = plan(Situation(1, NEEDS, [light(1)]))
     assert (found.fits, found.short_bytes, found.moves[-1].action) == (False, 2, "pause")
+
+
+def test_where_the_best_model_is_a_way_back_the_newest_gives_way_rather_than_wait_for_ever() -> None:
+    best = Held("checkpoint-1", (1.0, 1), "light", 3, None, sacred=True)
+    assert story(Situation(0, {"light": 3}, [best, light(2)])) == [(8, "drop", "checkpoint-2")]
+    assert story(Situation(0, {"light": 3}, [best, light(2)], ballast_bytes=3)) == [(8, "release_ballast", "ballast")]
+    assert story(Situation(0, {"light": 3}, [light(1), light(2)])) == [(5, "drop", "checkpoint-1")]
+    assert not plan(Situation(0, {"light": 3}, [best, light(2)], keep_exact=True)).fits
+
+
+def test_with_keep_exact_the_newest_light_one_gives_way_to_the_next_while_the_exact_one_stays() -> None:
+    found = plan(Situation(0, NEEDS, [full(1), light(2)], keep_exact=True))
+    assert (found.kind, found.fits, touched(found)) == ("light", True, {"checkpoint-2"})

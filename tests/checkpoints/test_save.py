@@ -232,6 +232,20 @@ def test_it_pauses_aloud_until_somebody_makes_room_and_then_goes_on(
     assert told.count("training is paused") == 1 and "free some space there" in told
 
 
+def test_what_would_not_make_enough_room_is_not_given_up_before_the_pause(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, [10, 20], budget=TWO_AND_A_BIT, **LARGE)
+    (tmp_path / "theirs").write_bytes(bytes(3000 * KIB))
+    before = kinds(vault)
+    seen: list[dict[str, str | None]] = []
+
+    def wait(seconds: float) -> None:
+        seen.append(kinds(vault))
+        (tmp_path / "theirs").unlink(missing_ok=True)
+
+    save(make_saver(vault, wait=wait), 30, model=1000 * KIB, moments=1000 * KIB)
+    assert seen[0] == before
+
+
 def test_where_pausing_is_forbidden_it_is_an_error_that_says_how_much_is_missing(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(bytes(700 * KIB))
     vault = make_vault(tmp_path, budget=LESS_THAN_ONE)

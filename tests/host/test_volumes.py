@@ -36,7 +36,7 @@ def test_a_real_folder_has_figures(tmp_path: Path) -> None:
 def test_it_is_the_least_of_all_limits_and_says_which(free: int, limit: int, used: int) -> None:
     here = Path("/").resolve()
     found = room(here, [Budget(here, limit)], statvfs=lambda path: figures(free=free), used=lambda path: used)
-    left = max(0, limit - used)
+    left = limit - used
     assert found.free_bytes == min(free * BLOCK, left)
     if free * BLOCK != left:
         assert found.source == ("statvfs" if free * BLOCK < left else f"budget {here}")
@@ -71,9 +71,9 @@ def test_a_budget_counts_what_is_really_below_its_folder(tmp_path: Path) -> None
     assert before < 10**6 - 10_000 and before - after >= 50_000
 
 
-def test_a_budget_that_is_overdrawn_leaves_nothing_and_not_less(tmp_path: Path) -> None:
+def test_a_budget_that_is_overdrawn_says_by_how_much(tmp_path: Path) -> None:
     found = room(tmp_path, [Budget(tmp_path.resolve(), 100)], used=lambda path: 500)
-    assert found.free_bytes == 0
+    assert found.free_bytes == -400
 
 
 def test_a_budget_of_another_folder_does_not_count(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from outlast.checkpoints.retention import Candidate, Keep, Verdict, decide
 from outlast.checkpoints.save import Draft, Needs, Policy, Saver, Stage, reserved_file
 from outlast.checkpoints.seal import Check, Entry, Seal
 from outlast.checkpoints.search import vaults_of
-from outlast.checkpoints.vault import Checkpoint, Choice, Vault, set_beside
+from outlast.checkpoints.shelf import Checkpoint, Choice, set_beside
+from outlast.checkpoints.vault import Vault
 
 __all__ = [
     "RUNGS",

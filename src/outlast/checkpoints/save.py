@@ -20,7 +20,8 @@ from outlast.checkpoints import ladder, layouts
 from outlast.checkpoints import seal as seals
 from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
 from outlast.checkpoints.retention import Keep
-from outlast.checkpoints.vault import Checkpoint, Vault, stamp_of
+from outlast.checkpoints.shelf import Checkpoint, stamp_of
+from outlast.checkpoints.vault import Vault
 from outlast.errors import BadInput, NoRoom, SaveFailed
 from outlast.host import show_bytes
 
@@ -30,6 +31,7 @@ _SLACK = 256 * 1024
 _POLL_SECONDS = 1.0
 _TELL_EVERY = 60.0
 _QUICK_TRIES = 6
+_UNWANTED_RUNGS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +290,8 @@ class Saver:
             situation = self.situation(needs, here.free_bytes, extra + refused)
             plan = ladder.plan(situation)
             for move in plan.moves:
-                if move.action != "pause":
+                # What would not be enough is not given up either: only what nobody wants goes before a pause.
+                if plan.fits or move.rung <= _UNWANTED_RUNGS:
                     self._make(move)
             if plan.fits and not any(m.frees_bytes and m.action != "save_as" for m in plan.moves):
                 stage = self._reserved(name, needs, plan.kind)

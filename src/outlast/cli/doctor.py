@@ -127,5 +127,5 @@ def _next_save(vault: Vault) -> dict[str, int | None]:
     full = [checkpoint for checkpoint in vault.checkpoints() if checkpoint.kind == "full"]
     need = int(full[-1].bytes * 1.01) + 256 * 1024 if full else None
     free = vault.room().free_bytes
-    fits = None if need is None or free is None else free // need
+    fits = None if need is None or free is None else max(0, free) // need
     return {"need_bytes": need, "free_bytes": free, "saves_that_fit": fits}

@@ -66,7 +66,7 @@ def forecast(readings: Sequence[Reading], saves: Sequence[Save] = ()) -> Forecas
     now = readings[-1]
     known = [save.bytes for save in saves[-3:] if save.bytes > 0]
     each = int(statistics.median(known)) if known else repeated_drop(readings)
-    left = now.free_bytes // each if each else None
+    left = max(0, now.free_bytes) // each if each else None
     step = _full_at(saves, left)
     level = next(reversed(_plateaus(readings)), None)
     return Forecast(now.free_bytes, now.total_bytes, each, left, step, _full_in(readings), level)

@@ -48,7 +48,7 @@ class Limit:
     source: str
     """Where the figure is from: ``statvfs``, ``inodes`` or ``budget DIR``."""
     free_bytes: int | None
-    """Bytes still to be written; None when unknown."""
+    """Bytes still to be written; below 0 when a budget is overdrawn: so much must go first. None when unknown."""
     total_bytes: int | None
     """Bytes in all under this limit; None when unknown."""
 
@@ -120,7 +120,7 @@ def room(
     resolved = place.resolve()
     for budget in declared_budgets() if budgets is None else budgets:
         if budget.covers(resolved):
-            left = max(0, budget.limit_bytes - used(budget.root))
+            left = budget.limit_bytes - used(budget.root)
             limits.append(Limit(f"budget {budget.root}", left, budget.limit_bytes))
     return Room(place, device, tuple(_least_first(limits)), inodes)
 
