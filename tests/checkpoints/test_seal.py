@@ -17,9 +17,9 @@ from outlast.checkpoints import Check, Entry, Seal, digest
 from outlast.checkpoints import seal as seals
 from outlast.errors import SealError
 
-PART = st.text(
-    st.characters(blacklist_characters="/\\\0", blacklist_categories=["Cs"]), min_size=1, max_size=12
-).filter(lambda part: part not in (".", ".."))
+PART = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda part: part not in (".", "..")
+)
 NAME = st.lists(PART, min_size=1, max_size=3).map("/".join)
 ENTRY = st.builds(Entry, st.integers(0, 2**60), st.text("0123456789abcdef", min_size=4).map("blake3:{}".format))
 
@@ -110,9 +110,7 @@ def test_a_folder_without_a_seal_is_no_checkpoint(tmp_path: Path) -> None:
     assert "adopts it" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "name", ["../outside", "a/../../outside", "/etc/passwd", "..", "a\\..\\b", "a\0b", "", "C:\\x"]
-)
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/etc/passwd", "..", "a\0b", ""])
 def test_a_name_that_leads_out_of_the_checkpoint_is_refused(checkpoint: Path, name: str) -> None:
     altered(checkpoint / seals.NAME, lambda record: record["files"].update({name: {"bytes": 1, "digest": "blake3:0"}}))
     with pytest.raises(SealError, match="leads out of the checkpoint"):

@@ -276,7 +276,7 @@ class Saver:
         if is_full(stage.error) or is_full(error):
             return "full"
         # Hidden by torch where our file object was not in its way, e.g. a subprocess: then the volume is the witness.
-        if is_hidden_full(error) and (self.vault.room().free_bytes or 0) < _SLACK:
+        if is_hidden_full(error) and self.vault.room().lacks(_SLACK):
             return "full"
         return "other"
 
@@ -415,7 +415,7 @@ class Saver:
             # json.dump into a full volume leaves an empty or cut file and raises nothing (guard.md, trap 5).
             fault = layouts.fault_in(path)
             if fault:
-                if (self.vault.room().free_bytes or 0) < _SLACK:
+                if self.vault.room().lacks(_SLACK):
                     stage.error = stage.error or OSError(28, f"{path.name} {fault}")
                 raise SaveFailed(f"{path.name} {fault}", hint="the volume may be full or failing")
         self._absorb(stage.path, self.vault.root / name)

@@ -201,7 +201,7 @@ def _parse(data: bytes) -> Seal:
 
 def _inside(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise ValueError(f"{name!r} leads out of the checkpoint")
     return name
 

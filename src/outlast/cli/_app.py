@@ -10,7 +10,7 @@ import typer
 
 Dir = Annotated[
     Path,
-    typer.Option("--dir", help="Folder whose .outlast holds the journal; the current one by default."),
+    typer.Option("--dir", help="The run's folder, whose .outlast holds its journal."),
 ]
 """The ``--dir`` option."""
 Json = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document instead of text.")]

@@ -76,6 +76,10 @@ class Room:
         """Bytes in all under the tightest limit; None when unknown."""
         return self.limits[0].total_bytes if self.limits else None
 
+    def lacks(self, size: int) -> bool:
+        """True when it is known that fewer bytes than this can be written."""
+        return self.free_bytes is not None and self.free_bytes < size
+
     @property
     def source(self) -> str:
         """Which limit is the tightest."""

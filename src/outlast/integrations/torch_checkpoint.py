@@ -161,7 +161,7 @@ def _raise_plain(error: BaseException, stage: Stage) -> None:
     """DCP packs what every rank met into one BaseException, mostly as text."""
     failures = [failure for failure, _ in getattr(error, "failures", {}).values()]
     # An error from another rank comes without what it was raised from: then the volume is the witness.
-    hides = any(map(is_hidden_full, failures)) and (room(stage.path).free_bytes or 0) < _SLACK
+    hides = any(map(is_hidden_full, failures)) and room(stage.path).lacks(_SLACK)
     if hides or any(map(is_full, [error, *failures])):
         stage.error = stage.error or OSError(28, "a rank met a full volume")
         raise stage.error from error
