@@ -246,7 +246,10 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     Yields:
         True when the lock is held, False when it was not to be had without waiting.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -260,6 +263,9 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
             held = True
         yield held
     finally:
+        # A child forked meanwhile shares the lock; closing our end alone would leave it held for the child's life.
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 
@@ -317,14 +323,23 @@ class Ballast:
         size = self.size_bytes
         if size == 0:
             return False
-        with suppress(OSError):
-            os.truncate(self.path, max(0, size - self._SLICE))
-            return True
-        return False
+        return self._shrink(max(0, size - self._SLICE))
 
     def release(self) -> int:
         """Give all of it back; returns the bytes that it held."""
         size = self.size_bytes
-        with suppress(OSError):
-            os.truncate(self.path, 0)
+        self._shrink(0)
         return size - self.size_bytes
+
+    def _shrink(self, size: int) -> bool:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            os.ftruncate(fd, size)
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(fd)

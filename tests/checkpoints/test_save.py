@@ -198,6 +198,7 @@ def test_what_is_pinned_or_best_is_not_dropped_for_room(tmp_path: Path) -> None:
 def test_remains_that_a_newer_checkpoint_supersedes_make_room(tmp_path: Path) -> None:
     vault = make_vault(tmp_path, [20], budget=TWO_AND_A_BIT, **LARGE)
     fill(vault.own / "quarantine" / "checkpoint-10.123456789", 10, **LARGE)
+    (vault.own / "quarantine" / "checkpoint-10.123456789" / "model.safetensors").touch()
     save(make_saver(vault), 30)
     assert rungs(vault) == [(2, "drop_quarantined")] and names(vault) == ["checkpoint-20", "checkpoint-30"]
 

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,19 @@ from tests.builders import (
 )
 
 from outlast import durable
-from outlast.checkpoints import Keep, Vault
+from outlast.checkpoints import Draft, Keep, Needs, Saver, Stage, Vault
 from outlast.checkpoints import seal as seals
 from outlast.errors import BadInput, NoWayBack
+
+
+def saved_by_saver(vault: Vault, step: int) -> None:
+    """A save as a new training makes it."""
+
+    def write(stage: Stage) -> Draft:
+        (stage.path / "weights").write_bytes(b"new")
+        return Draft("transformers", {"full": ()})
+
+    Saver(vault).save(f"checkpoint-{step}", step, Needs({"full": (3,)}), write)
 
 
 def trainers_own(folder: Path, *, training: bool = True, state: bool = True) -> Path:
@@ -438,12 +450,79 @@ def test_a_folder_that_another_process_is_still_writing_is_left_alone(tmp_path: 
     assert folder.is_dir() and names(vault) == []
 
 
-@pytest.mark.parametrize("seal", [b"", b"{}", b'{"format": 99}'])
-def test_a_folder_with_a_torn_or_foreign_seal_is_set_aside_and_not_adopted(tmp_path: Path, seal: bytes) -> None:
+@pytest.mark.parametrize("seal", [b"", b"{}", b'{"format": 1}'])
+def test_a_folder_with_a_torn_seal_is_set_aside_and_not_adopted(tmp_path: Path, seal: bytes) -> None:
     vault = make_vault(tmp_path)
     (trainers_own(tmp_path / "checkpoint-40") / seals.NAME).write_bytes(seal)
     vault.recover()
     assert names(vault) == [] and quarantined(vault) == ["checkpoint-40"]
+
+
+def test_a_folder_with_a_seal_of_a_newer_outlast_is_left_alone(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path)
+    folder = trainers_own(tmp_path / "checkpoint-40")
+    (folder / seals.NAME).write_bytes(b'{"format": 99}')
+    vault.recover()
+    assert names(vault) == quarantined(vault) == [] and folder.is_dir()
+
+
+def test_a_folder_of_the_users_own_that_has_a_checkpoints_name_is_left_alone(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, [10])
+    (tmp_path / "step-1").mkdir()
+    (tmp_path / "step-1" / "thesis.bin").write_bytes(b"mine")
+    vault.recover()
+    assert (tmp_path / "step-1" / "thesis.bin").read_bytes() == b"mine" and quarantined(vault) == []
+
+
+def test_what_is_quarantined_and_not_known_for_a_checkpoint_is_never_superseded(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, [40])
+    (vault.own / "quarantine" / "checkpoint-10.123").mkdir(parents=True)
+    (vault.own / "quarantine" / "checkpoint-10.123" / "thesis.bin").write_bytes(b"mine")
+    assert vault.superseded() == {}
+
+
+def test_of_a_checkpoint_that_is_whole_only_in_part_the_rest_is_set_aside_before_it_is_resumed(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, [40])
+    checkpoint = vault.checkpoints()[0]
+    rest = next(name for name in checkpoint.seal.files if name not in checkpoint.seal.kinds["light"])
+    (checkpoint.path / rest).write_bytes(b"\xff" * checkpoint.seal.files[rest].bytes)
+    choice = Vault(tmp_path).take()
+    assert choice is not None and choice.kind == "light" and not (checkpoint.path / rest).exists()
+
+
+def test_of_two_drops_at_once_one_is_refused(tmp_path: Path) -> None:
+    make_vault(tmp_path, [10, 20])
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: Vault(tmp_path).drop(name, "test"), ["checkpoint-10", "checkpoint-20"]))
+    assert len(Vault(tmp_path).checkpoints()) == 1
+
+
+def test_a_pinned_checkpoint_keeps_its_bytes_and_its_pin_when_a_new_one_takes_its_name(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, [10])
+    vault.pin("checkpoint-10")
+    before = vault.check(vault.get("checkpoint-10"))
+    saved_by_saver(Vault(tmp_path), 10)
+    pinned = [checkpoint for checkpoint in Vault(tmp_path).checkpoints() if checkpoint.is_pinned]
+    assert [c.name.partition(".")[0] for c in pinned] == ["checkpoint-10"] and pinned[0].name != "checkpoint-10"
+    assert before.is_whole and vault.check(pinned[0]).is_whole
+
+
+def test_a_link_in_the_place_of_the_trash_is_not_followed(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path / "out", [10])
+    (tmp_path / "user/a").mkdir(parents=True)
+    (vault.own / "trash").rmdir()
+    (vault.own / "trash").symlink_to(tmp_path / "user")
+    vault.empty_trash()
+    assert (tmp_path / "user/a").is_dir()
+
+
+def test_a_new_training_is_newer_than_one_whose_clock_was_ahead(tmp_path: Path) -> None:
+    old = trainers_own(tmp_path / "checkpoint-500")
+    for path in [*old.iterdir(), old]:
+        os.utime(path, (time.time() + 7200,) * 2)
+    Vault(tmp_path).recover()
+    saved_by_saver(Vault(tmp_path), 10)
+    assert names(Vault(tmp_path))[-1] == "checkpoint-10"
 
 
 def test_a_sealed_folder_with_a_cut_file_is_set_aside(tmp_path: Path) -> None:
@@ -497,6 +576,7 @@ def test_remains_are_superseded_once_a_checkpoint_of_their_step_or_a_later_one_i
     vault = make_vault(tmp_path, [40])
     for step in (30, 40, 50):
         fill(tmp_path / f"remains-{step}", step)
+        (tmp_path / f"remains-{step}" / "model.safetensors").touch()
         (tmp_path / f"remains-{step}").rename(vault.own / "quarantine" / f"checkpoint-{step}.123456789")
     assert sorted(vault.superseded()) == ["checkpoint-30.123456789", "checkpoint-40.123456789"]
     assert vault.drop_quarantined("checkpoint-30.123456789", "test").reason is None

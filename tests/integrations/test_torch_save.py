@@ -157,11 +157,17 @@ def test_what_a_killed_process_left_of_this_file_is_swept_and_another_ones_is_no
     )
 
 
-def test_an_old_file_that_cannot_be_replaced_is_an_error_and_stays(tmp_path: Path) -> None:
+def test_in_a_folder_that_takes_no_new_file_the_old_one_is_written_as_without_outlast(tmp_path: Path) -> None:
     torch.save(state(1.0), tmp_path / "model.pt")
-    with undeletable(tmp_path), pytest.raises(OSError):
+    with undeletable(tmp_path):
         torch.save(state(2.0), tmp_path / "model.pt")
-    assert load(tmp_path / "model.pt")["weights"][0, 0] == 1.0 and os.listdir(tmp_path) == ["model.pt"]
+    assert load(tmp_path / "model.pt")["weights"][0, 0] == 2.0 and os.listdir(tmp_path) == ["model.pt"]
+
+
+def test_a_name_that_leaves_no_room_for_a_part_is_written_as_without_outlast(tmp_path: Path) -> None:
+    name = "x" * 248 + ".pt"
+    torch.save(state(1.0), tmp_path / name)
+    assert load(tmp_path / name)["weights"][0, 0] == 1.0
 
 
 def test_the_guarded_function_pickles_by_reference_for_workers_that_are_spawned() -> None:

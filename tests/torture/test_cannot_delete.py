@@ -135,3 +135,33 @@ def test_a_checkpoint_that_another_process_reads_is_not_deleted_under_it(volume:
         reader.stdin.write("done\n")
     assert _drive(root, "--saves", 1).returncode == 0
     assert set(looks.verifying(root)) == {"checkpoint-60"}, "its reader is gone: now it is deleted"
+
+
+def test_a_pause_over_a_checkpoint_in_use_ends_when_its_reader_is_gone(volume: Volume) -> None:
+    """Attacks: rung 9 behind a refused deletion. The reader leaves, nobody frees anything else, and the run goes on."""
+    root = volume("2200k") / "out"
+    assert _drive(root, "--saves", 1).returncode == 0
+    reader = subprocess.Popen(
+        ["sh", "-c", 'exec 3<"$1"; echo ready; read line', "-", root / "checkpoint-10" / "optimizer.bytes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with reader:
+        assert reader.stdout is not None and reader.stdin is not None
+        assert reader.stdout.readline() == "ready\n"
+        with subprocess.Popen(
+            looks.python(looks.DRIVER, root, *SMALL, "--saves", 1),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=child_environment(),
+        ) as child:
+            assert child.stdout is not None and child.stderr is not None
+            assert "paused" in child.stderr.readline()
+            reader.stdin.write("done\n")
+            reader.stdin.flush()
+            assert "sealed 20" in child.stdout.read()
+            assert child.wait(timeout=60) == 0
+    rungs = [event for event in looks.named(root, "rung") if event["action"] == "lighten"]
+    assert len(rungs) <= 3, "a refused rung is told once for a pause, not at each try"

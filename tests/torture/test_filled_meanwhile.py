@@ -74,9 +74,12 @@ def test_a_volume_filled_for_good_in_the_middle_of_a_save_does_not_stop_the_run(
             raise
 
 
-def test_a_save_that_meets_a_full_volume_with_nothing_to_give_way_waits_until_room_is_made(volume: Volume) -> None:
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_a_save_that_meets_a_full_volume_with_nothing_to_give_way_waits_until_room_is_made(
+    volume: Volume, kind: str
+) -> None:
     """Attacks: rung 9. Nothing is sealed yet and another process holds all the room: wait, say so, go on."""
-    place = volume("9m")
+    place = volume("14m", kind)
     root = place / "out"
     with subprocess.Popen(
         looks.python(looks.DRIVER, root, *RUN, "--fill-at", "1", "--filler", place / "filler"),

@@ -66,6 +66,7 @@ trainer = Faulty(
     model=Tiny(), args=arguments, train_dataset=data, callbacks=[OutlastCallback()] + ([Losses()] if rank == 0 else [])
 )
 trainer.train(resume_from_checkpoint=True if resume == "resume" else None)
+torch.distributed.destroy_process_group()  # gloo's threads abort a process that ends without it, now and then
 """
 
 

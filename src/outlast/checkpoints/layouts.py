@@ -96,6 +96,12 @@ def is_file_candidate(name: str) -> bool:
     return _FILES.fullmatch(name) is not None
 
 
+def is_partial(folder: Path, name: str) -> bool:
+    """True when a folder, once of this name, holds weights or training state as some framework writes them."""
+    layouts = [layout for layout in LAYOUTS if layout.folder.fullmatch(name)]
+    return folder.is_dir() and any(_has(folder, (*layout.weights, *layout.training)) for layout in layouts)
+
+
 def inspect(checkpoint: Path) -> Findings:
     """Open and parse each file of a checkpoint without a seal."""
     if checkpoint.is_file():

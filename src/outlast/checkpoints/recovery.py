@@ -8,6 +8,7 @@ done again.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +103,19 @@ def _settle_unsealed(vault: Vault) -> None:
                 vault.quarantine(path, "files that its seal lists are missing or cut")
         except SealError as error:
             if not vault.look(path):
-                _settle(vault, path, None if "no seal" in error.message else error.message)
+                _settle(vault, path, error)
+
+
+def _made_at(path: Path) -> float:
+    """When it was made: never after now, whatever the clock that wrote it said."""
+    return min(time.time(), max((file.stat().st_mtime for file in seals.files_in(path).values()), default=time.time()))
+
+
+def _is_unrelated(path: Path) -> bool:
+    """A folder of the user's own that merely has a checkpoint's name."""
+    if not path.is_dir() or layouts.is_partial(path, path.name):
+        return False
+    return any(entry.is_file() for entry in path.rglob("*")) and not any(path.glob("*.json"))
 
 
 def _open_kind(vault: Vault, name: str) -> str | None:
@@ -110,14 +123,20 @@ def _open_kind(vault: Vault, name: str) -> str | None:
     return checkpoint.kind if checkpoint else None
 
 
-def _settle(vault: Vault, path: Path, fault: str | None) -> None:
-    """Adopt a checkpoint that nobody sealed, or set it aside."""
+def _settle(vault: Vault, path: Path, error: SealError) -> None:
+    """Adopt a checkpoint that nobody sealed, or set it aside; leave what cannot be judged."""
+    fault = None if "no seal" in error.message else error.message
+    if isinstance(error.__cause__, OSError) or "this Outlast reads" in error.message or _is_unrelated(path):
+        vault.journal.write("left_alone", path=str(path), reason=fault or "it holds nothing that a framework writes")
+        return
     findings = layouts.inspect(path)
     if fault or findings.kind is None:
         vault.quarantine(path, fault or "; ".join(findings.problems))
         return
     try:
-        seal = vault.seal_for(path, findings.step, findings.layout, {findings.kind: ()}, made="adopted")
+        seal = vault.seal_for(
+            path, findings.step, findings.layout, {findings.kind: ()}, made="adopted", created=_made_at(path)
+        )
         seals.write(path, seal)
     except (OSError, SealError) as error:
         vault.journal.write("not_adopted", path=str(path), reason=str(error))

@@ -18,7 +18,7 @@ class Keep:
     """
 
     last: int | None = None
-    """Newest this many; None keeps all."""
+    """Newest this many; None with no other rule keeps all."""
     best: int = 0
     """Best this many by the metric."""
     metric: str | None = None
@@ -107,7 +107,8 @@ def decide(candidates: Sequence[Candidate], keep: Keep) -> list[Verdict]:
     reasons: dict[str, list[str]] = {candidate.name: list(candidate.holds) for candidate in candidates}
     if newest_first:
         reasons[newest_first[0].name].append("newest")
-    for candidate in newest_first[: keep.last] if keep.last else newest_first:
+    keeps_all = keep.last is None and not keep.best and not keep.every
+    for candidate in newest_first if keeps_all else newest_first[: keep.last or 0]:
         reasons[candidate.name].append(f"among the last {keep.last}" if keep.last else "all are kept")
     for rank, candidate in enumerate(_best_first(newest_first, keep)[: keep.best], 1):
         value = candidate.metrics[keep.metric or ""]

@@ -22,7 +22,7 @@ from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_h
 from outlast.checkpoints.retention import Keep
 from outlast.checkpoints.shelf import Checkpoint, stamp_of
 from outlast.checkpoints.vault import Vault
-from outlast.errors import BadInput, NoRoom, SaveFailed
+from outlast.errors import BadInput, NoRoom, SaveFailed, SealError
 from outlast.host import show_bytes
 
 _MARGIN = 1.01
@@ -174,6 +174,7 @@ class Saver:
         self.keep = self.policy.keep or Keep()
         self._wait = wait
         self._measured: dict[str, int] = {}
+        self._has_ballast = True
 
     def save(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
         """Write, seal and commit one checkpoint; on a full volume make room and write again.
@@ -193,7 +194,7 @@ class Saver:
         """
         needs = replace(needs, measured=self._measured)
         start = time.monotonic()
-        self.vault.prepare()
+        self._prepared(name)
         self.vault.retry_stuck()
         with durable.locked(self.vault.own / "save.lock", wait=True):
             sealed = self._tried_until_sealed(name, step, needs, write)
@@ -209,9 +210,27 @@ class Saver:
         )
         return sealed
 
+    def _prepared(self, name: str) -> None:
+        """Make Outlast's own folders; on a volume that is full before the first save, wait for room."""
+        told = 0.0
+        while True:
+            try:
+                self._has_ballast = True
+                return self.vault.prepare()
+            except OSError as error:
+                if error.errno not in durable.FULL:
+                    raise
+                full = ladder.Plan((), "", False, _SLACK)
+                told = self._paused(name, full, told, is_first=told == 0.0)
+
     def settle(self, checkpoint: Checkpoint, keep: Keep | None = None) -> list[durable.Removal]:
         """After a save and the user's own callbacks: seal again what they changed, then let retention prune."""
-        is_sealed = self.vault.is_unchanged(checkpoint) or self._sealed_again(checkpoint)
+        try:
+            is_sealed = self.vault.is_unchanged(checkpoint) or self._sealed_again(checkpoint)
+        except SealError as error:
+            # A callback put a link there: what was sealed is whole, the link is not ours to vouch for.
+            self.vault.journal.write("settle_failed", name=checkpoint.name, reason=error.message)
+            is_sealed = True
         removals = self.vault.prune(keep or self.keep, keep_exact=self.policy.keep_exact)
         if not is_sealed and not self._sealed_again(checkpoint):
             self.vault.journal.write("settle_failed", name=checkpoint.name, reason="no room for its new seal")
@@ -285,6 +304,7 @@ class Saver:
         is_paused = False
         refused = 0
         told = 0.0
+        made: set[ladder.Move] = set()
         while True:
             here = self.vault.room()
             situation = self.situation(needs, here.free_bytes, extra + refused)
@@ -292,7 +312,8 @@ class Saver:
             for move in plan.moves:
                 # What would not be enough is not given up either: only what nobody wants goes before a pause.
                 if plan.fits or move.rung <= _UNWANTED_RUNGS:
-                    self._make(move)
+                    self._make(move, is_told=is_paused and move in made)
+                    made.add(move)
             if plan.fits and not any(m.frees_bytes and m.action != "save_as" for m in plan.moves):
                 stage = self._reserved(name, needs, plan.kind)
                 if stage:
@@ -310,6 +331,7 @@ class Saver:
                 told = self._paused(name, plan, told, is_first=not is_paused)
                 # The extra stands for what made a try fail; if that is over, to insist on it would be to wait for ever.
                 is_paused, refused, extra = True, 0, 0
+                self.vault.retry_stuck()  # who had a file open may be gone
 
     def write_beside(self, name: str, needs: Needs, write: Callable[[], None]) -> None:
         """Let something be written on the vault's volume that is no checkpoint; the ladder makes the room.
@@ -322,7 +344,7 @@ class Saver:
         Raises:
             Exception: what the writer raised, when making room does not cure it.
         """
-        self.vault.prepare()
+        self._prepared(Path(name).name)
         self.vault.retry_stuck()
         extra = 0
         while True:
@@ -358,24 +380,29 @@ class Saver:
             held=held,
             trash_bytes=self.vault.trash_bytes(),
             superseded=self.vault.superseded(),
-            ballast_bytes=self.vault.ballast.size_bytes,
+            ballast_bytes=self.vault.ballast.size_bytes if self._has_ballast else 0,
             keep_exact=self.policy.keep_exact,
             forbid=self.policy.forbid,
         )
 
-    def _make(self, move: ladder.Move) -> None:
-        self.vault.journal.write(
-            "rung", number=move.rung, action=move.action, name=move.name, why=move.why, frees_bytes=move.frees_bytes
-        )
+    def _make(self, move: ladder.Move, *, is_told: bool = False) -> None:
+        if not is_told:
+            self.vault.journal.write(
+                "rung", number=move.rung, action=move.action, name=move.name, why=move.why, frees_bytes=move.frees_bytes
+            )
         effects: dict[str, Callable[[], object]] = {
             "empty_trash": self.vault.empty_trash,
             "drop": lambda: self.vault.drop(move.name, move.why),
             "drop_quarantined": lambda: self.vault.drop_quarantined(move.name, move.why),
             "lighten": lambda: self.vault.lighten(move.name, move.why),
-            "release_ballast": self.vault.ballast.release,
+            "release_ballast": self._release_ballast,
             "save_as": lambda: None,
         }
         effects[move.action]()
+
+    def _release_ballast(self) -> None:
+        # What frees nothing (a read-only remount) must not be offered for ever.
+        self._has_ballast = self.vault.ballast.release() > 0
 
     def _reserved(self, name: str, needs: Needs, kind: str) -> Stage | None:
         token = self.vault.own / "stage" / f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -421,7 +448,7 @@ class Saver:
         self._absorb(stage.path, self.vault.root / name)
         seal = self.vault.seal_for(
             stage.path, step, draft.layout, draft.without, known=stage.known(),
-            metrics=draft.metrics, lineage=self.lineage, notes=draft.notes, created=time.time(),
+            metrics=draft.metrics, lineage=self.lineage, notes=draft.notes, created=self._now(),
         )  # fmt: skip
         seals.write(stage.path, seal)
         final = self.vault.root / name
@@ -432,11 +459,18 @@ class Saver:
         self.vault.empty_trash()
         return self.vault.get(name)
 
+    def _now(self) -> float:
+        """The time, but after everything that is sealed here: a clock that was set back must not make a save old."""
+        return max([time.time(), *(c.seal.created + 0.001 for c in self.vault.checkpoints())])
+
     def _absorb(self, staged: Path, final: Path) -> None:
         """Take in what the user's own code has put under the final name before the save, so that it is not replaced."""
         if not final.is_dir() or not staged.is_dir() or os.path.lexists(seals.path_of(final)):
             return
-        for name, path in seals.files_in(final).items():
+        for path in final.rglob("*"):
+            name = path.relative_to(final).as_posix()
+            if path.is_symlink() or not path.is_file():
+                continue
             target = staged / name
             if path.name != layouts.INCOMPLETE and not os.path.lexists(target):
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ is an unlink, and which kind it is now follows from which files are there. A che
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import time
@@ -194,9 +195,16 @@ def _parse(data: bytes) -> Seal:
         metrics={str(key): float(value) for key, value in record["metrics"].items()},
         made=str(record["made"]),
         lineage=str(record["lineage"]),
-        created=float(record["created"]),
+        created=_finite(record["created"]),
         notes=dict(record["notes"]),
     )
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no time")
+    return number
 
 
 def _inside(name: str) -> str:
@@ -217,8 +225,14 @@ def _lengths(checkpoint: Path, seal: Seal) -> dict[str, int | None]:
     # Text, because a Path for each file would take most of the time of a list of thousands.
     if checkpoint.is_dir():
         folder = str(checkpoint)
-        return {name: _length(f"{folder}/{name}") for name in seal.files}
+        return {name: _length(f"{folder}/{name}") if _is_within(folder, name) else None for name in seal.files}
     return dict.fromkeys(seal.files, _length(str(checkpoint)))
+
+
+def _is_within(folder: str, name: str) -> bool:
+    """False when a folder on the way is a link: what is behind it is not this checkpoint's."""
+    parents = name.split("/")[:-1]
+    return not any(os.path.islink("/".join([folder, *parents[: depth + 1]])) for depth in range(len(parents)))
 
 
 def _length(path: str) -> int | None:
@@ -227,6 +241,11 @@ def _length(path: str) -> int | None:
     except OSError:
         return None
     return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+
+def is_there(checkpoint: Path, name: str) -> bool:
+    """True when a file of a checkpoint folder is there as a regular file of its own."""
+    return _is_within(str(checkpoint), name) and _length(f"{checkpoint}/{name}") is not None
 
 
 def _richest(seal: Seal, good: Sequence[str]) -> str | None:

@@ -16,15 +16,16 @@ _MOST_FOLDERS = 5000
 _NOT_INTO = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", "site-packages"})
 
 
-def vaults_of(home: Path) -> list[Path]:
+def vaults_of(home: Path, *, journaled: bool = True) -> list[Path]:
     """Folders of checkpoints, sorted: at or below ``home``, and those of the runs journaled there.
 
     Args:
         home: a run's folder, or a folder of checkpoints itself.
+        journaled: False looks at and below ``home`` only. A journal that was copied names the original's folders.
     """
     found = set(_below(home.absolute()))
-    for run in journal.runs(home)[-3:]:
-        roots = {str(event.get("root")) for event in journal.read(home, run) if event.get("root")}
+    for run in journal.runs(home)[-3:] if journaled else ():
+        roots = {os.path.realpath(str(event.get("root"))) for event in journal.read(home, run) if event.get("root")}
         found |= {Path(root) for root in roots if Path(root).is_dir()}
     return sorted(found)
 

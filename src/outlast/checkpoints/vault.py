@@ -7,6 +7,7 @@ as used.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from outlast import durable
-from outlast.checkpoints import recovery, retention
+from outlast.checkpoints import layouts, recovery, retention
 from outlast.checkpoints import seal as seals
 from outlast.checkpoints._in_use import users_of
 from outlast.checkpoints.shelf import Choice, Shelf
+from outlast.errors import SealError
 from outlast.host import Budget, allocated_bytes
 from outlast.journal import FOLDER, Journal, from_environment
+
+_NOT_OURS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class Vault(Shelf):
@@ -54,6 +58,8 @@ class Vault(Shelf):
         """Make Outlast's own folders and the ballast, while there is room for them (mkdir fails on a full ext4)."""
         for name in ("stage", "trash", "quarantine", "seals", "pins"):
             (self.own / name).mkdir(parents=True, exist_ok=True)
+        for name in ("lock", "save.lock"):
+            (self.own / name).touch()
         self.refill_ballast()
 
     def refill_ballast(self) -> None:
@@ -93,9 +99,10 @@ class Vault(Shelf):
     def drop(self, name: str, why: str) -> durable.Removal:
         """Delete a checkpoint: into the trash, unlink, measure. Refused where no other one would verify."""
         path = self.root / name
-        if not self._another_verifies(name):
-            return self._left(path, "no other checkpoint verifies")
         with self.changing():
+            # In the lock: of two processes that each take the other's victim for the way back, one is refused.
+            if not self._another_verifies(name):
+                return self._left(path, "no other checkpoint verifies")
             removal = self._delete(path, why, f"{name}")
             if not os.path.lexists(path) and not path.is_dir():
                 with suppress(OSError):
@@ -108,13 +115,13 @@ class Vault(Shelf):
         light = checkpoint.seal.kinds.get("light")
         if light is None or checkpoint.is_pinned:
             return self._left(checkpoint.path, "it is pinned" if checkpoint.is_pinned else "it has no light form")
-        if not self.check(checkpoint).is_whole and not self._another_verifies(name):
-            return self._left(checkpoint.path, "it does not verify and no other one does")
         with self.changing():
+            if not self.check(checkpoint).is_whole and not self._another_verifies(name):
+                return self._left(checkpoint.path, "it does not verify and no other one does")
             removals = [
                 self._delete(checkpoint.path / file, why, f"{name}/{file}")
                 for file in checkpoint.seal.files
-                if file not in light and (checkpoint.path / file).exists()
+                if file not in light and seals.is_there(checkpoint.path, file)
             ]
         reasons = [removal.reason for removal in removals if removal.reason]
         return durable.Removal(
@@ -190,12 +197,21 @@ class Vault(Shelf):
             if name != choice.checkpoint.name:
                 self.quarantine(self.root / name, reason)
         taken = choice.checkpoint
+        self._set_aside_unverified(choice)
         if wanted and wanted != taken.name:
             self.journal.write(
                 "passed_over", name=wanted, reason="asked for, but it does not verify", root=str(self.root)
             )
         self.journal.write("resumed", name=taken.name, step=taken.step, kind=choice.kind, root=str(self.root))
         return choice
+
+    def _set_aside_unverified(self, choice: Choice) -> None:
+        """Of a checkpoint that is whole only as a poorer kind, the other files must not be loaded by anyone."""
+        taken = choice.checkpoint
+        if any(name == taken.name for name, _ in choice.passed_over) and taken.path.is_dir():
+            for file in set(taken.seal.files) - set(taken.seal.kinds[choice.kind]):
+                if os.path.lexists(taken.path / file):
+                    self.quarantine(taken.path / file, f"{taken.name} is resumed as {choice.kind}, without it")
 
     def _wanted(self, name: str | None) -> Choice | None:
         checkpoint = self.open(name) if name else None
@@ -223,20 +239,34 @@ class Vault(Shelf):
         return removals
 
     def superseded(self) -> dict[str, int]:
-        """Quarantined remains that a sealed checkpoint of the same or a later step has made worthless, and bytes."""
-        newest = max((checkpoint.step for checkpoint in self.checkpoints() if checkpoint.kind), default=-1)
-        return {
-            path.name: allocated_bytes(path)
-            for path in self.children("quarantine")
-            if _step_in(path.name) <= newest and not self.is_stuck(_own_name("quarantine", path))
-        }
+        """Quarantined remains that a sealed checkpoint of the same or a later step has made worthless, and bytes.
+
+        Only what is known for a checkpoint counts: sealed by Outlast, or partly written by a
+        framework. Never a pinned one.
+        """
+        remains = [path for path in self.children("quarantine") if self._is_known_remains(path)]
+        whole = [c for c in reversed(self.checkpoints()) if c.kind] if remains else []
+        newest = next((c.step for c in whole if self.check(c).is_whole), -1)
+        return {path.name: allocated_bytes(path) for path in remains if 0 <= _step_in(path.name) <= newest}
+
+    def _is_known_remains(self, path: Path) -> bool:
+        name = path.name.rpartition(".")[0]
+        if self.is_stuck(_own_name("quarantine", path)) or (self.own / "pins" / name).exists():
+            return False
+        try:
+            seals.read(path)
+            return True
+        except (SealError, OSError):
+            return layouts.is_partial(path, name)
 
     def drop_quarantined(self, name: str, why: str) -> durable.Removal:
         """Delete quarantined remains."""
         return self._delete(self.own / "quarantine" / name, why, f"{FOLDER}/quarantine/{name}")
 
     def children(self, folder: str) -> list[Path]:
-        """What is in one of Outlast's own folders here, sorted."""
+        """What is in one of Outlast's own folders here, sorted; nothing where a link leads out of it."""
+        if self.own.is_symlink() or (self.own / folder).is_symlink():
+            return []
         with suppress(OSError):
             return sorted(Path(entry.path) for entry in os.scandir(self.own / folder))
         return []
@@ -264,12 +294,26 @@ class Vault(Shelf):
         final = self.root / staged.name
         if staged.is_dir():
             if os.path.lexists(final):
-                durable.into_trash(final, self.own / "trash")
+                self._make_way(final)
             durable.replace(staged, final)
             return
         if os.path.lexists(staged):
             durable.replace(staged, final)
         durable.replace(seals.path_of(staged), seals.path_of(final))
+
+    def _make_way(self, final: Path) -> None:
+        """Clear a name for a new checkpoint: what is pinned or in use there is kept under another name."""
+        pin = self.own / "pins" / final.name
+        users, why = self.look(final), "a new checkpoint has its name"
+        if pin.exists() or users:
+            kept = final.with_name(f"{final.name}.old-{time.time_ns()}")
+            os.rename(final, kept)
+            if pin.exists():
+                os.rename(pin, pin.with_name(kept.name))
+            self.journal.write("renamed", path=str(final), to=str(kept), why=why, users=users)
+            return
+        self.journal.write("replaced", path=str(final), bytes=allocated_bytes(final), why=why)
+        durable.into_trash(final, self.own / "trash")
 
     def recover(self, *, settles: bool = True) -> None:
         """Put the folder in order at a start; see `recovery`.
@@ -277,9 +321,16 @@ class Vault(Shelf):
         Args:
             settles: False leaves what has no seal alone, where its name does not tell who wrote it.
         """
-        if self.root.is_dir():
+        if not self.root.is_dir():
+            return
+        try:
             self.prepare()
             recovery.recover(self, settles=settles)
+        except OSError as error:
+            # A read-only folder, or a volume without room for a folder: what is there can still be resumed from.
+            if error.errno not in durable.FULL | _NOT_OURS:
+                raise
+            self.journal.write("not_recovered", root=str(self.root), reason=durable.why_not(error))
 
 
 def _own_name(folder: str, path: Path) -> str:

@@ -23,12 +23,12 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Ch
 _EPILOG = "Exit codes: 0 all is well; 3 something does not verify, or could not be deleted; 2 bad input; 1 an error."
 
 
-def _vaults(home: Path) -> list[Vault]:
+def _vaults(home: Path, *, journaled: bool = True) -> list[Vault]:
     """The folders of checkpoints under ``--dir``; looking at them writes nothing."""
-    roots = vaults_of(home.expanduser())
+    roots = vaults_of(home.expanduser().resolve(), journaled=journaled)
     if not roots:
         raise BadInput(f"no checkpoints found at or below {home.absolute()}", hint="name the run's folder with --dir")
-    return [Vault(root, journal=Journal(home.expanduser().absolute())) for root in roots]
+    return [Vault(root, journal=Journal(home.expanduser().resolve())) for root in roots]
 
 
 @app.command("list", epilog=_EPILOG)
@@ -122,7 +122,7 @@ def prune(
     rules = Keep.parse(keep)
     document: list[dict[str, Any]] = []
     has_failed = False
-    for vault in _vaults(dir):
+    for vault in _vaults(dir, journaled=False):
         verdicts = vault.verdicts(rules)
         removals = {} if dry_run else {removal.name: removal for removal in vault.prune(rules)}
         for verdict in verdicts:
@@ -152,7 +152,7 @@ def pin(
     off: Annotated[bool, typer.Option("--off", help="Unpin: let the rules decide again.")] = False,
 ) -> None:
     """Keep checkpoints whatever the rules and the ladder say."""
-    vaults = _vaults(dir)
+    vaults = _vaults(dir, journaled=False)
     for name in names:
         holders = [vault for vault in vaults if any(c.name == name for c in vault.checkpoints())]
         if not holders:

@@ -43,7 +43,7 @@ def doctor(
     as_json: _app.Json = False,
 ) -> None:
     """Look at the volumes, the checkpoints and what the next save needs."""
-    home = dir.expanduser().absolute()
+    home = dir.expanduser().resolve()
     budgets = [Budget.parse(text) for text in budget or ()]
     vaults = [Vault(root, journal=Journal(home), budgets=budgets or None) for root in vaults_of(home)]
     places = {"this folder": home, "temporary files": Path(tempfile.gettempdir()), "home": Path.home()}

@@ -5,6 +5,7 @@ File objects, devices and pipes are left to torch. Works as installed by `outlas
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
@@ -25,6 +26,7 @@ from outlast.journal import FOLDER, HOME_VARIABLE, Journal, from_environment
 
 _SLACK = 256 * 1024
 _TRIES = 5
+_CANNOT_REPLACE = frozenset({errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
 _LONGEST_BREATH = 60.0
 
 
@@ -99,7 +101,15 @@ def _save_to_path(original: Callable[..., Any], obj: object, path: Path, args: A
     if mode is not None and not stat.S_ISREG(mode):
         original(obj, path, *args, **kwargs)
         return
-    _replace(lambda file: original(obj, file, *args, **kwargs), target, size, mode)
+    try:
+        _replace(lambda file: original(obj, file, *args, **kwargs), target, size, mode)
+    except OSError as error:
+        if error.errno not in _CANNOT_REPLACE:
+            raise
+        # A bind-mounted file, a folder that may not be written, a name of 250 bytes: as it was without Outlast.
+        if HOME_VARIABLE in os.environ:
+            from_environment(target.parent).write("not_guarded", path=str(target), reason=durable.why_not(error))
+        original(obj, path, *args, **kwargs)
 
 
 def _mode_of(path: Path) -> int | None:
@@ -125,6 +135,9 @@ def _replace(
     while True:
         file = None
         try:
+            if not _has_room(part.parent, size):
+                # A declared budget, which the file system knows nothing of.
+                raise OSError(errno.ENOSPC, "no room within the volume or the declared budget")
             _reserve(part, size)
             file = ReservedFile(part)
             write(file)

@@ -57,7 +57,7 @@ class Order:
             raise BadInput(f"--restarts is {self.restarts}", hint="0 or more")
         strange = sorted(self.forbid - set(RUNGS))
         if strange:
-            raise BadInput(f"there is no rung {strange[0]}", hint="rungs are 1 to 9; see docs, or DESIGN's ladder")
+            raise BadInput(f"there is no rung {strange[0]}", hint="the rungs are 1 to 9, in docs/ladder.md")
         if self.keep:
             # Only now: the room below brings numpy, which a run without --keep need not wait for.
             from outlast.checkpoints import Keep

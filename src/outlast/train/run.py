@@ -68,6 +68,8 @@ class Run:
     ) -> None:
         if (every is not None and every < 1) or (every_seconds is not None and every_seconds <= 0):
             raise BadInput(f"every is {every}, every_seconds is {every_seconds}", hint="both count from 1 up, or None")
+        if keep is not None and not isinstance(keep, Keep):
+            raise BadInput(f"keep is {keep!r}; expected a Keep", hint="keep=outlast.Keep(last=2)")
         inherited = Policy.from_environment()
         self.model, self.optimizer = model, optimizer
         parts = {"scheduler": scheduler, "scaler": scaler, **(also or {})}

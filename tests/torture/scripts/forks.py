@@ -29,7 +29,8 @@ def main() -> None:
             os.close(tell)
         else:
             _, status = os.waitpid(pid, 0)
-            print("ended", os.waitstatus_to_exitcode(status), flush=True)
+            # The child may have died in the middle of a line.
+            print("\nended", os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":

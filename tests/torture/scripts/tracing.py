@@ -29,6 +29,8 @@ class Call:
         return f"{self.name} number {self.number} ({self.text[:120]})"
 
 
+_ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Outlast looks through /proc for users of a file: among its own processes only, so that the numbers stay the same."""
 THREADS = ("-f", "--seccomp-bpf")
 """All threads, each with counts of its own: a fault comes back in every thread that makes so many calls."""
 MAIN_THREAD = ()
@@ -40,7 +42,19 @@ def calls_of_the_loop(
 ) -> list[Call]:
     """Run a driver once and list the calls of its loop."""
     marks = ("access", "faccessat", "faccessat2")
-    command = ["strace", "-q", "-y", *of, "-s", "100", "-o", trace, "-e", f"trace={','.join((*names, *marks))}"]
+    command = [
+        *_ALONE,
+        "strace",
+        "-q",
+        "-y",
+        *of,
+        "-s",
+        "100",
+        "-o",
+        trace,
+        "-e",
+        f"trace={','.join((*names, *marks))}",
+    ]
     subprocess.run(
         [*command, *looks.python(looks.DRIVER, root, *arguments)],
         check=True,
@@ -68,7 +82,7 @@ def drive_with(
     fault: str, call: Call, root: Path, *arguments: object, of: Sequence[str] = THREADS
 ) -> subprocess.CompletedProcess[str]:
     """Run a driver with a fault at one call: ``signal=KILL`` or ``error=ENOSPC``."""
-    command = ["strace", "-qq", *of, "-o", "/dev/null", "-e", f"trace={call.name}"]
+    command = [*_ALONE, "strace", "-qq", *of, "-o", "/dev/null", "-e", f"trace={call.name}"]
     command += ["-e", f"inject={call.name}:{fault}:when={call.number}"]
     command = [*command, *looks.python(looks.DRIVER, root, *arguments)]
     child = subprocess.Popen(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from outlast.checkpoints import Checkpoint, Draft, Needs, Stage, codec, state
-from outlast.errors import BadInput
+from outlast.errors import BadInput, OutlastError
 from outlast.host import room
 from outlast.integrations import staged
 from outlast.integrations.ranks import Ranks, follow, lead
@@ -209,7 +209,7 @@ def settle(guard: Guard) -> None:
         guard.saver.keep = rotation(guard)
     try:
         guard.saver.settle(checkpoint)
-    except OSError as error:
+    except (OSError, OutlastError) as error:
         guard.vault.journal.write("settle_failed", name=checkpoint.name, reason=str(error))
 
 
