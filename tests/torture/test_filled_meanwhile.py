@@ -94,7 +94,7 @@ def test_a_save_that_meets_a_full_volume_with_nothing_to_give_way_waits_until_ro
         assert "sealed 90" in child.stdout.read()
         assert child.wait(timeout=60) == 0
     names = [event["event"] for event in looks.named(root, "paused", "continued")]
-    assert names == ["paused", "continued"]
+    assert names[:2] == ["paused", "continued"] and names[-1] == "continued"
 
 
 def test_a_neighbour_that_takes_every_freed_byte_never_costs_the_last_checkpoint(volume: Volume) -> None:

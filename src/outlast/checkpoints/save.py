@@ -216,7 +216,10 @@ class Saver:
         while True:
             try:
                 self._has_ballast = True
-                return self.vault.prepare()
+                self.vault.prepare()
+                if told:
+                    self.vault.journal.write("continued", name=name)
+                return
             except OSError as error:
                 if error.errno not in durable.FULL:
                     raise
