@@ -7,6 +7,7 @@ done again.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -22,6 +23,10 @@ from outlast.journal import FOLDER
 
 if TYPE_CHECKING:
     from outlast.checkpoints.vault import Vault
+
+
+_NO_JUDGEMENT = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE})
+"""Errors that say nothing of what is in a file."""
 
 
 def recover(vault: Vault, *, settles: bool = True) -> None:
@@ -126,7 +131,8 @@ def _open_kind(vault: Vault, name: str) -> str | None:
 def _settle(vault: Vault, path: Path, error: SealError) -> None:
     """Adopt a checkpoint that nobody sealed, or set it aside; leave what cannot be judged."""
     fault = None if "no seal" in error.message else error.message
-    if isinstance(error.__cause__, OSError) or "this Outlast reads" in error.message or _is_unrelated(path):
+    is_unreadable = isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_JUDGEMENT
+    if is_unreadable or "this Outlast reads" in error.message or _is_unrelated(path):
         vault.journal.write("left_alone", path=str(path), reason=fault or "it holds nothing that a framework writes")
         return
     findings = layouts.inspect(path)
