@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outlast import durable
-from outlast.checkpoints import layouts
+from outlast.checkpoints import _alive, layouts
 from outlast.checkpoints import seal as seals
 from outlast.checkpoints.shelf import is_offered
 from outlast.errors import SealError
@@ -45,6 +45,7 @@ def recover(vault: Vault, *, settles: bool = True) -> None:
             _finish_staged(vault)
             vault.empty_trash()
             _sweep_parts(vault)
+            _alive.sweep(vault.own)
             if settles:
                 _settle_unsealed(vault)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from outlast import durable
-from outlast.checkpoints import ladder, layouts
+from outlast.checkpoints import _alive, ladder, layouts
 from outlast.checkpoints import seal as seals
 from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
 from outlast.checkpoints.retention import Keep
@@ -217,6 +217,7 @@ class Saver:
             try:
                 self._has_ballast = True
                 self.vault.prepare()
+                self._claim()
                 if told:
                     self.vault.journal.write("continued", name=name)
                 return
@@ -225,6 +226,15 @@ class Saver:
                     raise
                 full = ladder.Plan((), "", False, _SLACK)
                 told = self._paused(name, full, told, is_first=told == 0.0)
+
+    def _claim(self) -> None:
+        """Let other processes know whose checkpoints these are; a training that goes on twice is two trainings."""
+        while not _alive.claim(self.vault.own, self.lineage):
+            self.lineage = secrets.token_hex(6)
+            why = f"another process is saving the same training in {self.vault.root}: this one's saves are kept apart"
+            self.vault.journal.write("set_apart", why=why, root=str(self.vault.root))
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"outlast: {why}\n  hint: stop one of the two, or give it a folder of its own\n")
 
     def settle(self, checkpoint: Checkpoint, keep: Keep | None = None) -> list[durable.Removal]:
         """After a save and the user's own callbacks: seal again what they changed, then let retention prune."""
@@ -374,7 +384,7 @@ class Saver:
                 pinned=c.is_pinned,
             )
             for c in self.vault.checkpoints()
-            if c.kind and not self.vault.is_stuck(c.name)
+            if c.kind and c.name in verdicts and not self.vault.is_stuck(c.name)
         ]  # fmt: skip
         least = next(iter(needs.files))
         return ladder.Situation(

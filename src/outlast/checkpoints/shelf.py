@@ -1,22 +1,22 @@
 """What is in a folder of checkpoints: list, latest valid, verify. Reads only.
 
 Outlast's own things are in ``ROOT/.outlast``: ``stage`` (saves under way), ``trash`` (deletions under way),
-``quarantine`` (what no tool may resume from), ``seals`` (of checkpoints that are one file), ``pins``, ``ballast`` and
-two locks.
+``quarantine`` (what no tool may resume from), ``seals`` (of checkpoints that are one file), ``pins``, ``ballast``,
+two locks, and one lock more for each training that saves here now.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from outlast import durable
-from outlast.checkpoints import layouts, retention
+from outlast.checkpoints import _alive, layouts, retention
 from outlast.checkpoints import seal as seals
 from outlast.errors import BadInput, NoWayBack, SealError
 from outlast.host import Budget, Room, allocated_bytes, room
@@ -196,11 +196,26 @@ class Shelf:
         """What can be written in the vault."""
         return room(self.root, self.budgets)
 
-    def verdicts(self, keep: retention.Keep, *, keep_exact: bool = False) -> Sequence[retention.Verdict]:
-        """What retention says of each whole checkpoint; with ``keep_exact`` the newest full one stays in any case."""
+    def verdicts(
+        self, keep: retention.Keep, *, keep_exact: bool = False, anothers: bool = False
+    ) -> Sequence[retention.Verdict]:
+        """What retention says of each whole checkpoint.
+
+        Args:
+            keep: the rules.
+            keep_exact: the newest full one stays in any case.
+            anothers: also judge those that another process is saving here now, which are its own to judge.
+        """
         whole = [checkpoint for checkpoint in self.checkpoints() if checkpoint.kind]
+        if not anothers:
+            alive = self.alive_elsewhere(checkpoint.seal.lineage for checkpoint in whole)
+            whole = [checkpoint for checkpoint in whole if checkpoint.seal.lineage not in alive]
         exact = next((c.name for c in reversed(whole) if c.kind == "full"), None) if keep_exact else None
         return retention.decide([self._candidate(c, is_way_back=c.name == exact) for c in whole], keep)
+
+    def alive_elsewhere(self, lineages: Iterable[str]) -> set[str]:
+        """Those of the trainings that another process is saving here now."""
+        return {lineage for lineage in set(lineages) if _alive.is_alive(self.own, lineage)}
 
     def _candidate(self, checkpoint: Checkpoint, *, is_way_back: bool) -> retention.Candidate:
         protected = self.is_protected(checkpoint.name)

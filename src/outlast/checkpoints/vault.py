@@ -87,9 +87,12 @@ class Vault(Shelf):
         (self.own / "pins" / name).unlink(missing_ok=True)
         self.journal.write("unpinned", path=str(self.root / name))
 
-    def prune(self, keep: retention.Keep, *, keep_exact: bool = False) -> list[durable.Removal]:
-        """Delete what retention does not want, oldest first; call it after a seal, never before."""
-        doomed = {verdict.name: verdict for verdict in self.verdicts(keep, keep_exact=keep_exact) if not verdict.keep}
+    def prune(
+        self, keep: retention.Keep, *, keep_exact: bool = False, anothers: bool = False
+    ) -> list[durable.Removal]:
+        """Delete what retention does not want (see `verdicts`), oldest first; call it after a seal, never before."""
+        verdicts = self.verdicts(keep, keep_exact=keep_exact, anothers=anothers)
+        doomed = {verdict.name: verdict for verdict in verdicts if not verdict.keep}
         return [
             self.drop(checkpoint.name, "; ".join(doomed[checkpoint.name].reasons))
             for checkpoint in self.checkpoints()
@@ -302,10 +305,11 @@ class Vault(Shelf):
         durable.replace(seals.path_of(staged), seals.path_of(final))
 
     def _make_way(self, final: Path) -> None:
-        """Clear a name for a new checkpoint: what is pinned or in use there is kept under another name."""
+        """Clear a name for a new checkpoint: what is pinned, in use or another's there is kept under another name."""
         pin = self.own / "pins" / final.name
         users, why = self.look(final), "a new checkpoint has its name"
-        if pin.exists() or users:
+        held = self.open(final.name)
+        if pin.exists() or users or (held and self.alive_elsewhere([held.seal.lineage])):
             kept = final.with_name(f"{final.name}.old-{time.time_ns()}")
             os.rename(final, kept)
             if pin.exists():

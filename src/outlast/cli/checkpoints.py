@@ -123,8 +123,8 @@ def prune(
     document: list[dict[str, Any]] = []
     has_failed = False
     for vault in _vaults(dir, journaled=False):
-        verdicts = vault.verdicts(rules)
-        removals = {} if dry_run else {removal.name: removal for removal in vault.prune(rules)}
+        verdicts = vault.verdicts(rules, anothers=True)  # the user's own word
+        removals = {} if dry_run else {removal.name: removal for removal in vault.prune(rules, anothers=True)}
         for verdict in verdicts:
             removal = removals.get(verdict.name)
             fate = "keep" if verdict.keep else "would delete" if dry_run else "deleted"
