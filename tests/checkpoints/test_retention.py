@@ -187,3 +187,9 @@ def test_rules_that_cannot_be_followed_are_refused_with_an_example(text: str) ->
 def test_rules_that_cannot_be_followed_are_refused_in_python_too(rule: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=next(iter(rule))):
         Keep(**rule)
+
+
+def test_a_metric_that_no_checkpoint_has_lets_the_rules_delete_nothing() -> None:
+    found = saved(10, 20, 30, loss=0.5)
+    assert len(kept(found, Keep(last=1, best=1, metric="los"))) == 3
+    assert len(kept(found, Keep(last=1, best=1, metric="loss"))) < 3

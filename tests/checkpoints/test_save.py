@@ -480,3 +480,33 @@ def test_torchs_hidden_error_on_a_volume_without_room_is_taken_for_a_full_one(tm
     make_saver(vault, wait=lambda seconds: os.truncate(filler, 0)).save("checkpoint-10", 10, needs(), write)
     assert [event.get("cause") for event in events(vault, "save_failed")] == ["full"]
     assert kinds(vault) == {"checkpoint-10": "full"}
+
+
+def test_a_metric_that_no_save_has_is_told_once_and_drops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault = make_vault(tmp_path)
+    saver = make_saver(vault, keep=Keep(last=1, best=1, metric="val_los"))
+    for step in (10, 20, 30):
+        save(saver, step)
+    assert len(names(vault)) == 3
+    assert capsys.readouterr().err.count("val_los") == 1 and len(events(vault, "metric_not_known")) == 1
+
+
+def test_a_full_volume_elsewhere_is_told_and_not_only_journaled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault = make_vault(tmp_path)
+    full_elsewhere = failing(9, lambda: OSError(errno.ENOSPC, "No space left on device", "/tmp/of-the-writer"))
+    save(make_saver(vault, wait=lambda seconds: None), 10, full_elsewhere)
+    told = capsys.readouterr().err
+    assert "/tmp/of-the-writer" in told and "TMPDIR" in told and kinds(vault) == {"checkpoint-10": "full"}
+
+
+def test_a_checkpoint_that_is_taken_away_before_it_is_settled_is_written_down(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, [10])
+    saver = make_saver(vault)
+    sealed = saver.save("checkpoint-20", 20, needs(), writer(20))
+    sealed.path.rename(tmp_path / ".elsewhere")
+    saver.settle(sealed)
+    assert len(events(vault, "settle_failed")) == 1 and names(vault) == ["checkpoint-10"]

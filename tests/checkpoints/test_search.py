@@ -45,3 +45,11 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "link").symlink_to(tmp_path / "outside")
     assert vaults_of(tmp_path / "home") == []
+
+
+def test_journals_that_name_no_folder_do_not_push_out_those_that_do(tmp_path: Path) -> None:
+    elsewhere = make_vault(tmp_path / "elsewhere", [10])
+    Journal(tmp_path / "home", "20260101T000000").write("sealed", root=str(elsewhere.root))
+    for number in range(5):
+        Journal(tmp_path / "home", f"20260102T00000{number}").write("pinned", path="x")
+    assert vaults_of(tmp_path / "home") == [elsewhere.root]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,10 +180,40 @@ def test_verify_of_a_named_folder_with_a_torn_seal_says_that_it_has_none(outlast
     make_vault(tmp_path, [10])
     (tmp_path / "checkpoint-10" / "outlast.json").write_bytes(b"{")
     done = outlast("checkpoints", "verify", "checkpoint-10", "--dir", tmp_path)
-    assert done.code == 3 and "damaged" in done.out
+    assert done.code == 3 and "no seal" in done.out
+
+
+@pytest.mark.parametrize("form", ["checkpoint-10", "checkpoint-10/", "{root}/checkpoint-10", "{root}/checkpoint-10/"])
+def test_a_checkpoint_is_known_by_its_name_and_by_its_path(outlast: Command, tmp_path: Path, form: str) -> None:
+    make_vault(tmp_path, [10, 20])
+    name = form.format(root=tmp_path)
+    done = outlast("checkpoints", "verify", name, "--dir", tmp_path, "--json")
+    assert done.code == 0 and [one["name"] for one in done.facts] == ["checkpoint-10"]
+    assert outlast("checkpoints", "pin", name, "--dir", tmp_path, "--json").facts[0]["pinned"] is True
+    assert outlast("checkpoints", "verify", "checkpoint-1", "--dir", tmp_path).code == 2
+
+
+def test_a_file_that_was_cut_is_named_where_the_rest_still_makes_a_light_one(outlast: Command, tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, [10])
+    os.truncate(tmp_path / "checkpoint-10" / MOMENTS, 5)
+    assert f"{MOMENTS} is not as long as it was sealed" in outlast("checkpoints", "list", "--dir", tmp_path).out
+    done = outlast("doctor", "--dir", tmp_path)
+    assert done.code == 3 and f"cut or overwritten: {MOMENTS}" in done.out
+    assert kinds(vault) == {"checkpoint-10": "light"}
 
 
 # prune
+
+
+def test_a_misspelt_metric_deletes_nothing(outlast: Command, tmp_path: Path) -> None:
+    vault = make_vault(tmp_path)
+    for step in (10, 20, 30):
+        put_checkpoint(vault, step, metrics={"val_loss": float(step)})
+    done = outlast("checkpoints", "prune", "--keep", "last=1,best=1,metric=val_los", "--dir", tmp_path, "--json")
+    assert done.code == 2 and "val_loss" in done.facts["hint"] and len(names(vault)) == 3
+    done = outlast("checkpoints", "prune", "--keep", "last=1,best=1,metric=val_loss", "--dir", tmp_path)
+    assert done.code == 0 and names(vault) == ["checkpoint-10", "checkpoint-30"]
+    assert str(tmp_path) in done.out and "kB" in done.out
 
 
 def test_a_dry_run_says_what_would_go_and_why_and_deletes_nothing(outlast: Command, tmp_path: Path) -> None:
@@ -249,3 +281,18 @@ def test_no_command_but_prune_changes_a_checkpoint(outlast: Command, tmp_path: P
         outlast("checkpoints", *words, "--dir", tmp_path)
     outlast("doctor", "--dir", tmp_path)
     assert kinds(vault) == {"checkpoint-10": "full", "checkpoint-20": "full"}
+
+
+def test_a_bad_call_of_a_program_is_answered_in_json_too(outlast: Command, tmp_path: Path) -> None:
+    done = outlast("checkpoints", "verify", "nothing", "--dir", tmp_path, "--json")
+    assert done.code == 2 and set(done.facts) == {"error", "hint"}
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    make_vault(tmp_path, [10])
+    for words in (["--help"], ["checkpoints", "list", "--dir", str(tmp_path)]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([sys.executable, "-m", "outlast", *words], stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        assert done.stderr == b"" and done.returncode != 0

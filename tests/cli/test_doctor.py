@@ -99,3 +99,15 @@ def test_little_room_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_budget_that_cannot_be_read_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--dir", str(tmp_path), "--budget", "much"]) == 2
     assert "expected DIR=SIZE" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_yet_is_said_not_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--dir", tmp_path / "runs", "--budget", f"{tmp_path / 'typo'}=50GB"]
+    _, out = doctor(capsys, *words)
+    assert out.count(f"(not there yet: figures of {tmp_path})") == 2
+
+
+def test_a_budget_that_is_overdrawn_shows_by_how_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").write_bytes(b"x" * 50_000)
+    code, out = doctor(capsys, "--dir", tmp_path, "--budget", f"{tmp_path}=1kB")
+    assert code == 3 and "  0 B (" in out and "over)" in out and "  -" not in out

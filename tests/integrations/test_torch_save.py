@@ -263,4 +263,15 @@ def test_below_a_guarded_run_the_ballast_gives_way_first_and_it_is_written_down(
     _, save = full(1, tmp_path / "model.pt")
     save()
     assert ballast.size_bytes == 0
-    assert [event.name for event in journal.read(tmp_path, "run")] == ["save_failed", "rung"]
+    assert [event.name for event in journal.read(tmp_path, "run")] == ["save_failed", "rung", "file_saved"]
+
+
+def test_saves_below_a_guarded_run_are_counted_and_not_each_journaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTLAST_DIR", str(tmp_path))
+    monkeypatch.setenv("OUTLAST_RUN", "run")
+    for _ in range(20):
+        torch.save([1], tmp_path / "model.pt")
+    told = [event for event in journal.read(tmp_path, "run") if event.name == "file_saved"]
+    assert [(event.get("path"), event.get("count")) for event in told] == [(str(tmp_path / "model.pt"), 1)]

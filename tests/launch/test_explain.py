@@ -87,3 +87,29 @@ def test_the_newest_run_that_was_started_by_outlast_run_is_explained(tmp_path: P
 def test_a_folder_without_a_run_is_bad_input(tmp_path: Path):
     with pytest.raises(BadInput, match="--dir"):
         explain(tmp_path)
+
+
+def test_a_way_back_that_is_gone_is_said_to_be_gone(tmp_path: Path):
+    (tmp_path / "checkpoint-10").mkdir()
+    for name, gone in (("checkpoint-10", False), ("checkpoint-20", True)):
+        run = Journal(tmp_path, f"run-{name}")
+        run.write("started", command=["a"])
+        run.write("sealed", name=name, step=10, kind="full", bytes=5, root=str(tmp_path))
+        assert ("NOT THERE" in "\n".join(lines(explain(tmp_path)))) is gone
+
+
+def test_a_training_without_a_supervisor_is_told_what_it_goes_on_from(tmp_path: Path):
+    Journal(tmp_path).write("sealed", name="checkpoint-10", step=10)
+    with pytest.raises(BadInput, match="checkpoint-10"):
+        explain(tmp_path)
+
+
+def test_files_of_torch_save_are_told_with_how_often():
+    saves = [("file_saved", {"path": "/w/ckpt.pt", "bytes": 5, "count": count}) for count in (1, 7)]
+    text = "\n".join(lines(tell("r", journaled(STARTED, HOOKED, *saves, ENDED), is_alive=False)))
+    assert "/w/ckpt.pt: torch.save replaced it 7 times or more" in text
+
+
+def test_a_run_without_hooks_is_not_promised_to_resume():
+    text = "\n".join(lines(tell("r", journaled(STARTED, ENDED), is_alive=False)))
+    assert "nothing was hooked" in text

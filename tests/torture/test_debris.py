@@ -60,7 +60,7 @@ def _reseal_with(checkpoint: Path, name: str) -> None:
     record["files"][name] = {"bytes": 1, "digest": "blake3:00"}
     record["kinds"] = {kind: [*names, name] for kind, names in record["kinds"].items()}
     record.pop("check")
-    record["check"] = digest.of_bytes(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
+    record["check"] = digest.of_bytes(json.dumps(record, sort_keys=True, separators=(",", ":")).encode(), "blake2b")
     path.write_text(json.dumps(record))
 
 

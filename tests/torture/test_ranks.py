@@ -66,7 +66,9 @@ trainer = Faulty(
     model=Tiny(), args=arguments, train_dataset=data, callbacks=[OutlastCallback()] + ([Losses()] if rank == 0 else [])
 )
 trainer.train(resume_from_checkpoint=True if resume == "resume" else None)
-torch.distributed.destroy_process_group()  # gloo's threads abort a process that ends without it, now and then
+# Without Outlast too, gloo's threads abort about one process in seven at its end ("terminate called without an active
+# exception", torch 2.13, 20 runs): what is tested is over by now.
+os._exit(0)
 """
 
 

@@ -6,12 +6,14 @@
 from outlast.checkpoints import codec, state
 from outlast.checkpoints.ladder import RUNGS, Held, Move, Plan, Situation, plan
 from outlast.checkpoints.layouts import Findings, inspect, is_candidate
+from outlast.checkpoints.policy import Policy
 from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
-from outlast.checkpoints.retention import Candidate, Keep, Verdict, decide
-from outlast.checkpoints.save import Draft, Needs, Policy, Saver, Stage, reserved_file
-from outlast.checkpoints.seal import Check, Entry, Seal
+from outlast.checkpoints.retention import Candidate, Keep, Verdict, decide, knows_metric
+from outlast.checkpoints.save import Saver
+from outlast.checkpoints.seal import Check, Entry, Seal, cut_files
 from outlast.checkpoints.search import vaults_of
 from outlast.checkpoints.shelf import Checkpoint, Choice, set_beside
+from outlast.checkpoints.stage import Draft, Needs, Stage, reserved_file
 from outlast.checkpoints.vault import Vault
 
 __all__ = [
@@ -38,11 +40,13 @@ __all__ = [
     "Vault",
     "Verdict",
     "codec",
+    "cut_files",
     "decide",
     "inspect",
     "is_candidate",
     "is_full",
     "is_hidden_full",
+    "knows_metric",
     "plan",
     "reserved_file",
     "set_beside",

@@ -1,4 +1,4 @@
-"""Which trainings are saving into a folder now. Each holds a lock on a file of its own for as long as its process lives.
+"""Which trainings are saving into a folder now: each holds a lock on a file of its own while its process lives.
 
 Two trainings in one folder (the same command started twice, two jobs with one output folder) must not prune each
 other's checkpoints. The kernel gives the lock back when its holder dies, so nothing is left to be cleared up by hand.

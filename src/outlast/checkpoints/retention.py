@@ -110,7 +110,12 @@ def decide(candidates: Sequence[Candidate], keep: Keep) -> list[Verdict]:
     keeps_all = keep.last is None and not keep.best and not keep.every
     for candidate in newest_first if keeps_all else newest_first[: keep.last or 0]:
         reasons[candidate.name].append(f"among the last {keep.last}" if keep.last else "all are kept")
-    for rank, candidate in enumerate(_best_first(newest_first, keep)[: keep.best], 1):
+    best_first = _best_first(newest_first, keep)
+    if not knows_metric(candidates, keep):
+        # A misspelt metric, or one that no save has had yet: a rule that cannot be judged deletes nothing.
+        for candidate in candidates:
+            reasons[candidate.name].append(f"the best is not known: no checkpoint here has the metric {keep.metric!r}")
+    for rank, candidate in enumerate(best_first[: keep.best], 1):
         value = candidate.metrics[keep.metric or ""]
         reasons[candidate.name].append(f"best {rank} by {keep.metric} ({value:.6g}, {keep.mode})")
     if keep.every:
@@ -120,6 +125,11 @@ def decide(candidates: Sequence[Candidate], keep: Keep) -> list[Verdict]:
     return [
         Verdict(c.name, bool(reasons[c.name]), tuple(reasons[c.name]) or (f"not wanted by {keep}",)) for c in candidates
     ]
+
+
+def knows_metric(candidates: Sequence[Candidate], keep: Keep) -> bool:
+    """False when the rules name a metric that not one of the checkpoints has."""
+    return not keep.best or not candidates or any(keep.metric in candidate.metrics for candidate in candidates)
 
 
 def _best_first(newest_first: Sequence[Candidate], keep: Keep) -> list[Candidate]:

@@ -1,7 +1,4 @@
-"""One save from admission to seal: need, ladder, reservation, write, fsync, seal, rename, and again when it failed.
-
-The writer (a framework, or `outlast.Run`) gets a `Stage` and writes into it. It learns there which kind is asked for.
-"""
+"""One save from admission to seal: need, ladder, reservation, write, fsync, seal, rename, and again when it failed."""
 
 from __future__ import annotations
 
@@ -9,145 +6,27 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from outlast import durable
 from outlast.checkpoints import _alive, ladder, layouts
 from outlast.checkpoints import seal as seals
-from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
+from outlast.checkpoints.policy import Policy
+from outlast.checkpoints.reserve import Reservation, is_full, is_hidden_full
 from outlast.checkpoints.retention import Keep
-from outlast.checkpoints.shelf import Checkpoint, stamp_of
+from outlast.checkpoints.shelf import Checkpoint
+from outlast.checkpoints.stage import MARGIN, SLACK, Draft, Needs, Stage
 from outlast.checkpoints.vault import Vault
 from outlast.errors import BadInput, NoRoom, SaveFailed, SealError
 from outlast.host import show_bytes
 
-_MARGIN = 1.01
-"""Predicted bytes times this, plus the slack, is what a save needs (guard.md section 2: 13.81 MB for 13.47)."""
-_SLACK = 256 * 1024
 _POLL_SECONDS = 1.0
 _TELL_EVERY = 60.0
 _QUICK_TRIES = 6
 _UNWANTED_RUNGS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the user allows when room is short."""
-
-    keep: Keep | None = None
-    """Retention; None leaves it to the framework's own setting."""
-    keep_exact: bool = False
-    """Always hold a full checkpoint, even if new saves have to be light."""
-    forbid: frozenset[int] = frozenset()
-    """Rungs of the ladder that must not be used."""
-
-    def __post_init__(self) -> None:
-        # Rungs that are not built yet may be forbidden too: `outlast run --forbid 3` holds when they are.
-        if unknown := self.forbid - set(range(1, 10)):
-            raise BadInput(f"no rung {sorted(unknown)}", hint="the ladder's rungs are 1 to 9")
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Policy:
-        """The policy that `outlast run` passed on."""
-        values = os.environ if environment is None else environment
-        forbid = values.get("OUTLAST_FORBID", "")
-        return cls(
-            Keep.parse(values["OUTLAST_KEEP"]) if values.get("OUTLAST_KEEP") else None,
-            values.get("OUTLAST_KEEP_EXACT") == "1",
-            frozenset(int(number) for number in forbid.split(",") if number),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """Predicted lengths of a save's large files, for each kind that it could have."""
-
-    files: Mapping[str, tuple[int, ...]]
-    """For each kind, richest first: bytes of each large file."""
-    small_bytes: int = 0
-    """All small files together: configuration, tokenizer, schedule, random states."""
-    measured: Mapping[str, int] = field(default_factory=dict)
-    """What the last save of a kind really took; counts where it is more than predicted."""
-    is_one_file: bool = False
-    """True when the checkpoint is a file, not a folder: the stage's path is then that of the file to write."""
-
-    def total(self, kind: str) -> int:
-        """Bytes to have free before a save of this kind."""
-        predicted = sum(self.files[kind]) + self.small_bytes
-        return int(max(predicted, self.measured.get(kind, 0)) * _MARGIN) + _SLACK
-
-
-@dataclass(slots=True)
-class Stage:
-    """Where a save is written before it counts."""
-
-    path: Path
-    """Folder to write the checkpoint into, or the one file that it is; on the vault's file system."""
-    kind: str
-    """Kind to write."""
-    reservation: Reservation | None
-    """Room to write into; None on a rank that did not reserve."""
-    error: OSError | None = None
-    """First OSError that one of our writers saw; frameworks lose the errno."""
-    holds_errors: bool = False
-    """Our writers keep an OSError in ``error`` and go on; whoever runs the writer raises it afterwards."""
-    skipped: set[str] = field(default_factory=set)
-    """Names of files that were left out because this kind does not need them."""
-    written: dict[Path, tuple[tuple[int, ...], str]] = field(default_factory=dict)
-    """Digests that our writers took as they wrote, with the file's stamp when it was closed."""
-
-    def known(self) -> dict[str, seals.Entry]:
-        """Entries of the files that are still as our writers left them: the seal need not read these again."""
-        return {
-            (path.name if path == self.path else path.relative_to(self.path).as_posix()): seals.Entry(
-                os.lstat(path).st_size, digest
-            )
-            for path, (left, digest) in self.written.items()
-            if os.path.lexists(path) and stamp_of(path) == left
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What a writer says of what it has written."""
-
-    layout: str
-    """Who laid the files out."""
-    without: Mapping[str, Sequence[str]]
-    """For each kind that this checkpoint can be, richest first: the files that it does not need."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Metrics known now."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """For the seal."""
-
-
-@contextmanager
-def reserved_file(stage: Stage, path: Path, size: int | None) -> Iterator[ReservedFile]:
-    """A file of the stage, written into a claimed reservation; the first OSError is kept for the diagnosis."""
-    part = path.with_name(f".{path.name}.part")
-    file = None
-    try:
-        if stage.reservation:
-            stage.reservation.claim(part, size)
-        file = ReservedFile(part, digests=True)
-        try:
-            yield file
-        finally:
-            file.close()
-        if file.error:
-            raise file.error  # a writer that swallowed it: what it wrote has a hole
-        part.rename(path)
-        if file.digest:
-            stage.written[path] = (stamp_of(path), file.digest)
-    except Exception as error:
-        stage.error = stage.error or (file and file.error) or (error if isinstance(error, OSError) else None)
-        # Among several ranks an exception here would leave the others in a barrier: it is raised when all are through.
-        if stage.error is None or not stage.holds_errors:
-            raise
 
 
 class Saver:
@@ -175,6 +54,7 @@ class Saver:
         self._wait = wait
         self._measured: dict[str, int] = {}
         self._has_ballast = True
+        self._has_told_of_metric = False
 
     def save(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
         """Write, seal and commit one checkpoint; on a full volume make room and write again.
@@ -224,7 +104,7 @@ class Saver:
             except OSError as error:
                 if error.errno not in durable.FULL:
                     raise
-                full = ladder.Plan((), "", False, _SLACK)
+                full = ladder.Plan((), "", False, SLACK)
                 told = self._paused(name, full, told, is_first=told == 0.0)
 
     def _claim(self) -> None:
@@ -240,15 +120,27 @@ class Saver:
         """After a save and the user's own callbacks: seal again what they changed, then let retention prune."""
         try:
             is_sealed = self.vault.is_unchanged(checkpoint) or self._sealed_again(checkpoint)
-        except SealError as error:
-            # A callback put a link there: what was sealed is whole, the link is not ours to vouch for.
-            self.vault.journal.write("settle_failed", name=checkpoint.name, reason=error.message)
+        except (SealError, OSError) as error:
+            # A callback put a link there, or somebody took the folder away: that is not ours to vouch for.
+            self.vault.journal.write("settle_failed", name=checkpoint.name, reason=str(error).partition("\n")[0])
             is_sealed = True
+        self._check_metric(checkpoint, keep or self.keep)
         removals = self.vault.prune(keep or self.keep, keep_exact=self.policy.keep_exact)
         if not is_sealed and not self._sealed_again(checkpoint):
             self.vault.journal.write("settle_failed", name=checkpoint.name, reason="no room for its new seal")
         self.vault.refill_ballast()
         return removals
+
+    def _check_metric(self, checkpoint: Checkpoint, keep: Keep) -> None:
+        """Say once that the rules name a metric that no save has: nothing is deleted by them then."""
+        if self._has_told_of_metric or not keep.best or keep.metric in checkpoint.seal.metrics:
+            return
+        self._has_told_of_metric = True
+        known = ", ".join(sorted(checkpoint.seal.metrics)) or "none"
+        why = f"--keep names the metric {keep.metric!r}, which {checkpoint.name} does not have; it has: {known}"
+        self.vault.journal.write("metric_not_known", metric=keep.metric, known=sorted(checkpoint.seal.metrics))
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"outlast: {why}\n  hint: until a checkpoint has it, no checkpoint is dropped for it\n")
 
     def _sealed_again(self, checkpoint: Checkpoint) -> bool:
         """Seal what is there now; on a full volume the ballast gives way. False when that is not enough."""
@@ -284,7 +176,7 @@ class Saver:
             try:
                 return self._sealed(stage, name, step, write(stage))
             except BaseException as error:
-                is_unused = stage.reservation is not None and stage.reservation.unclaimed_bytes > _SLACK
+                is_unused = stage.reservation is not None and stage.reservation.unclaimed_bytes > SLACK
                 self._abandon(stage)
                 cause = self._cause(stage, error)
                 self.vault.journal.write(
@@ -296,7 +188,9 @@ class Saver:
                 if cause == "full" and is_unused and not writes_beside:
                     writes_beside = True
                 elif cause == "full":
-                    extra = min(max(2 * extra, _SLACK), needs.total(stage.kind))
+                    if attempt > _QUICK_TRIES:
+                        self._tell_of_a_full_elsewhere(name, attempt, stage.error or error)
+                    extra = min(max(2 * extra, SLACK), needs.total(stage.kind))
                     # A quota or a fault of the volume that free space does not show: again, but not without a breath.
                     self._wait(min(_TELL_EVERY, max(0, attempt - _QUICK_TRIES)))
                 elif has_failed_otherwise or isinstance(error, BadInput):
@@ -304,11 +198,19 @@ class Saver:
                     raise
                 has_failed_otherwise = has_failed_otherwise or cause != "full"
 
+    def _tell_of_a_full_elsewhere(self, name: str, attempt: int, error: BaseException) -> None:
+        """Free space where the save goes does not cure it: a quota, or the writer's own temporary files elsewhere."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(
+                f"outlast: training waits: {name} could not be saved, {attempt} times now: {error}\n"
+                f"  hint: {self.vault.root} has room; a quota or another volume (TMPDIR, a cache, a log) may be full\n"
+            )
+
     def _cause(self, stage: Stage, error: BaseException) -> str:
         if is_full(stage.error) or is_full(error):
             return "full"
         # Hidden by torch where our file object was not in its way, e.g. a subprocess: then the volume is the witness.
-        if is_hidden_full(error) and self.vault.room().lacks(_SLACK):
+        if is_hidden_full(error) and self.vault.room().lacks(SLACK):
             return "full"
         return "other"
 
@@ -339,7 +241,7 @@ class Saver:
                     )  # fmt: skip
                     return stage
                 # What statvfs showed was not to be had: act as if that much less were free.
-                refused += max(_SLACK, (here.free_bytes or 0) - needs.total(plan.kind) + 1)
+                refused += max(SLACK, (here.free_bytes or 0) - needs.total(plan.kind) + 1)
             elif not plan.fits:
                 told = self._paused(name, plan, told, is_first=not is_paused)
                 # The extra stands for what made a try fail; if that is over, to insist on it would be to wait for ever.
@@ -369,7 +271,7 @@ class Saver:
             except Exception as error:
                 if not is_full(error):
                     raise
-                extra = max(2 * extra, _SLACK)
+                extra = max(2 * extra, SLACK)
                 self.vault.journal.write("save_failed", name=name, cause="full", attempt=1, message=str(error)[:500])
 
     def situation(self, needs: Needs, free_bytes: int | None, extra: int = 0) -> ladder.Situation:
@@ -422,7 +324,7 @@ class Saver:
         try:
             place = token / name
             (seals.path_of(place).parent if needs.is_one_file else place).mkdir(parents=True)
-            sizes = [int(size * _MARGIN) + 4096 for size in needs.files[kind]]
+            sizes = [int(size * MARGIN) + 4096 for size in needs.files[kind]]
             return Stage(place, kind, Reservation(token, sizes))
         except OSError as error:
             durable.remove_tree(token) if token.exists() else None
@@ -455,7 +357,7 @@ class Saver:
             # json.dump into a full volume leaves an empty or cut file and raises nothing (guard.md, trap 5).
             fault = layouts.fault_in(path)
             if fault:
-                if self.vault.room().lacks(_SLACK):
+                if self.vault.room().lacks(SLACK):
                     stage.error = stage.error or OSError(28, f"{path.name} {fault}")
                 raise SaveFailed(f"{path.name} {fault}", hint="the volume may be full or failing")
         self._absorb(stage.path, self.vault.root / name)

@@ -13,6 +13,7 @@ from outlast.checkpoints import seal as seals
 
 _DEPTH = 4
 _MOST_FOLDERS = 5000
+_RUNS, _MOST_RUNS = 3, 50
 _NOT_INTO = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", "site-packages"})
 
 
@@ -24,9 +25,13 @@ def vaults_of(home: Path, *, journaled: bool = True) -> list[Path]:
         journaled: False looks at and below ``home`` only. A journal that was copied names the original's folders.
     """
     found = set(_below(home.absolute()))
-    for run in journal.runs(home)[-3:] if journaled else ():
+    looked = 0
+    for run in reversed(journal.runs(home)[-_MOST_RUNS:]) if journaled else ():
         roots = {os.path.realpath(str(event.get("root"))) for event in journal.read(home, run) if event.get("root")}
         found |= {Path(root) for root in roots if Path(root).is_dir()}
+        looked += bool(roots)
+        if looked == _RUNS:
+            break
     return sorted(found)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from outlast.checkpoints.reserve import ReservedFile
@@ -54,33 +54,47 @@ def write(file: ReservedFile, tensors: Mapping[str, Plain], metadata: Mapping[st
     Raises:
         OSError: when the volume is full or failing.
     """
-    order = sorted(tensors, key=lambda name: (-_RANK[tensors[name][0]], name))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
-    for name in order:
-        dtype, shape, data = tensors[name]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little"))
-    file.write(text)
-    for name in order:
-        file.write(tensors[name][2])
+    shapes = {name: (dtype, shape, len(data)) for name, (dtype, shape, data) in tensors.items()}
+    _write(file, shapes, metadata, lambda name: file.write(tensors[name][2]))
 
 
 def write_torch(file: ReservedFile, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write torch tensors; those on a device or not contiguous are copied to the CPU first.
+    """Write torch tensors, one at a time: of those on a device, no more than one is held in main memory.
 
     Raises:
         TypeError: for a dtype that safetensors does not have.
         OSError: when the volume is full or failing.
     """
-    here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    plain = {}
-    for name, tensor in here.items():
+    shapes = {}
+    for name, tensor in tensors.items():
         dtype = dtype_name(str(tensor.dtype))
         if dtype is None:
             raise TypeError(f"{name} has dtype {tensor.dtype}, which safetensors does not have")
-        plain[name] = (dtype, list(tensor.shape), memory_at(tensor.data_ptr(), tensor.numel() * tensor.element_size()))
-    write(file, plain, metadata)
+        shapes[name] = (dtype, list(tensor.shape), tensor.numel() * tensor.element_size())
+
+    def write_one(name: str) -> None:
+        here = tensors[name].detach().cpu().contiguous()
+        file.write(memory_at(here.data_ptr(), shapes[name][2]))
+
+    _write(file, shapes, metadata, write_one)
+
+
+def _write(
+    file: ReservedFile,
+    shapes: Mapping[str, tuple[str, list[int], int]],
+    metadata: Mapping[str, str] | None,
+    write_one: Callable[[str], object],
+) -> None:
+    order = sorted(shapes, key=lambda name: (-_RANK[shapes[name][0]], name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name in order:
+        dtype, shape, length = shapes[name]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + length]}
+        offset += length
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)
+    for name in order:
+        write_one(name)

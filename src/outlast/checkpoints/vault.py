@@ -87,9 +87,7 @@ class Vault(Shelf):
         (self.own / "pins" / name).unlink(missing_ok=True)
         self.journal.write("unpinned", path=str(self.root / name))
 
-    def prune(
-        self, keep: retention.Keep, *, keep_exact: bool = False, anothers: bool = False
-    ) -> list[durable.Removal]:
+    def prune(self, keep: retention.Keep, *, keep_exact: bool = False, anothers: bool = False) -> list[durable.Removal]:
         """Delete what retention does not want (see `verdicts`), oldest first; call it after a seal, never before."""
         verdicts = self.verdicts(keep, keep_exact=keep_exact, anothers=anothers)
         doomed = {verdict.name: verdict for verdict in verdicts if not verdict.keep}

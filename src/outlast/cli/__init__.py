@@ -8,6 +8,9 @@ Exit codes: 0 done, 1 an error of Outlast's, 2 bad input; ``outlast run`` passes
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, where the command does not exit by itself.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _answer(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has what it wanted. The interpreter flushes once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _answer(words: list[str]) -> int:
     name = words[0] if words else "--help"
     if name in ("--help", "-h"):
         print(_help())
@@ -57,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _call(name, words[1:])
     except OutlastError as error:
         print(f"outlast: {error}", file=sys.stderr)
+        if "--json" in words:
+            print(json.dumps({"error": error.message, "hint": error.hint}))
         return 2 if isinstance(error, BadInput) else 1
 
 

@@ -23,7 +23,11 @@ def new(summary: str) -> typer.Typer:
     Plain help and plain tracebacks: rich would cost 60 ms and a wall of colour on each call.
     """
     return typer.Typer(
-        help=summary, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=False
+        help=summary.replace("``", "`"),
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        no_args_is_help=False,
     )
 
 

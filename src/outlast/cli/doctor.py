@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from outlast.checkpoints import Vault, vaults_of
+from outlast.checkpoints import Vault, cut_files, vaults_of
 from outlast.cli import _app
 from outlast.cli._table import table
 from outlast.cli.checkpoints import FOUND
@@ -47,6 +47,7 @@ def doctor(
     budgets = [Budget.parse(text) for text in budget or ()]
     vaults = [Vault(root, journal=Journal(home), budgets=budgets or None) for root in vaults_of(home)]
     places = {"this folder": home, "temporary files": Path(tempfile.gettempdir()), "home": Path.home()}
+    places |= {f"budget {number}": budget.root for number, budget in enumerate(budgets, 1)}
     places |= {f"checkpoints {number}": vault.root for number, vault in enumerate(vaults, 1)}
     rooms = {name: room(path, budgets or None) for name, path in places.items()}
     findings = [finding for name, path in places.items() for finding in _volume_findings(path, rooms[name])]
@@ -60,7 +61,8 @@ def doctor(
         })  # fmt: skip
     else:
         rows = [
-            [n, str(places[n]), show_bytes(r.free_bytes), show_bytes(r.total_bytes), r.source] for n, r in rooms.items()
+            [n, _place(places[n], r), _free(r.free_bytes), show_bytes(r.total_bytes), r.source]
+            for n, r in rooms.items()
         ]
         print(table(["volume", "path", "free", "of", "limited by"], rows))
         for root, save in saves.items():
@@ -70,6 +72,14 @@ def doctor(
             )
         print("\n" + ("\n".join(f"- {f.where}: {f.what}\n  fix: {f.fix}" for f in findings) or "Nothing is wrong."))
     raise typer.Exit(FOUND if findings else 0)
+
+
+def _place(path: Path, found: Room) -> str:
+    return str(path) if os.path.lexists(path) else f"{path} (not there yet: figures of {found.path})"
+
+
+def _free(size: int | None) -> str:
+    return show_bytes(size) if size is None or size >= 0 else f"0 B ({show_bytes(-size)} over)"
 
 
 def _room_facts(found: Room) -> dict[str, object]:
@@ -109,6 +119,11 @@ def _vault_findings(vault: Vault) -> list[Finding]:
         Finding(str(c.path), "files that its seal lists are missing or cut", "resume from another; it is set aside")
         for c in vault.checkpoints()
         if c.kind is None
+    ]
+    findings += [
+        Finding(str(c.path), f"cut or overwritten: {', '.join(cut)}", f"what is whole in it is {c.kind}; see verify")
+        for c in vault.checkpoints()
+        if c.kind and (cut := cut_files(c.path, c.seal))
     ]
     if vault.trash_bytes():
         what = f"{show_bytes(vault.trash_bytes())} of deletions did not finish"

@@ -42,6 +42,13 @@ class Story:
         turns = self.all("paused", "continued")
         return bool(turns) and turns[-1].name == "paused"
 
+    def files(self) -> list[Event]:
+        """The last that was told of each file that ``torch.save`` wrote, with a count of at least so many times."""
+        latest: dict[tuple[object, int], Event] = {}
+        for event in self.all("file_saved"):
+            latest[(event.get("path"), event.pid)] = event
+        return list({event.get("path"): event for event in latest.values()}.values())
+
     def roots(self) -> list[str]:
         """Folders that checkpoints go to, in the order in which they were first seen."""
         names = (event.get("root") for event in self.all("save_admitted", "sealed"))

@@ -134,8 +134,9 @@ class Watch:
         tightest = self._tightest()
         if tightest is None:
             return
-        self._judge(tightest, is_hooked or self._may_still_hook())
-        self._speak(tightest, is_hooked)
+        place, what = tightest
+        self._judge(what, is_hooked or self._may_still_hook())
+        self._speak(what, place, is_hooked)
 
     def _run(self) -> None:
         try:
@@ -165,9 +166,9 @@ class Watch:
         roots = [Path(root) for root in self.story.roots()]
         return list(dict.fromkeys([self.subject.home, *roots, *(budget.root for budget in self.subject.budgets)]))
 
-    def _tightest(self) -> Forecast | None:
-        """The forecast of the volume that is full first."""
-        forecasts: list[Forecast] = []
+    def _tightest(self) -> tuple[Path, Forecast] | None:
+        """The volume that is full first, by a path on it, and its forecast."""
+        forecasts: list[tuple[Path, Forecast]] = []
         seen: set[tuple[object, str]] = set()
         for place in self._places():
             here = self.measure(place, self.subject.budgets)
@@ -176,11 +177,11 @@ class Watch:
             seen.add((here.device, here.source))
             kept = self._readings.setdefault(str(place), deque(maxlen=_KEPT_READINGS))
             now = Reading(self.clock(), here.free_bytes, here.total_bytes)
-            forecasts.append(forecast((*kept, now), self._saves()))
+            forecasts.append((place, forecast((*kept, now), self._saves())))
             # Quick looks, and those at a stopped program, would make a plateau of the middle of a save.
             if not self._held and (not kept or now.time - kept[-1].time >= _READING_SECONDS):
                 kept.append(now)
-        return min(forecasts, key=lambda f: f.free_bytes, default=None)
+        return min(forecasts, key=lambda pair: pair[1].free_bytes, default=None)
 
     def _saves(self) -> list[Save]:
         return [Save(event.get("step"), int(event.get("bytes") or 0)) for event in self.story.all("sealed")[-10:]]
@@ -213,9 +214,9 @@ class Watch:
         self.record("mode", mode=mode)
         self.screen.line(MODES[mode])
 
-    def _speak(self, what: Forecast, is_hooked: bool) -> None:
+    def _speak(self, what: Forecast, place: Path, is_hooked: bool) -> None:
         waiting = is_hooked and self.story.is_waiting()
-        text = sentence(what, makes_room=is_hooked)
+        text = f"{sentence(what, makes_room=is_hooked)} ({place})"
         if waiting:
             text = f"{self.story.all('paused')[-1].get('why', 'a save waits for room')} ({text})"
         if self.subject.is_terminal and self.screen.status(f"outlast: {text}"):

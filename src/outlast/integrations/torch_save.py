@@ -28,6 +28,7 @@ _SLACK = 256 * 1024
 _TRIES = 5
 _CANNOT_REPLACE = frozenset({errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
 _LONGEST_BREATH = 60.0
+_TELL_EVERY = 10.0
 
 
 def install(module: ModuleType) -> None:
@@ -148,6 +149,7 @@ def _replace(
                 part.chmod(stat.S_IMODE(mode))
             durable.sync_file(part)
             durable.replace(part, target)
+            _count(target, size, journal)
             return
         except BaseException as error:
             if file is not None:
@@ -159,6 +161,19 @@ def _replace(
             if not (is_full(file.error if file else None) or is_full(error)):
                 raise
             _make_room(target, size, tries, error, journal, wait)
+
+
+_counts: dict[Path, tuple[int, float]] = {}
+
+
+def _count(target: Path, size: int, journal: Journal | None) -> None:
+    """Journal the first save to a path, and then not more than one in ten seconds: some loops save each step."""
+    count, told = _counts.get(target, (0, float("-inf")))
+    now = time.monotonic()
+    if journal and now - told >= _TELL_EVERY:
+        journal.write("file_saved", path=str(target), bytes=size, count=count + 1)
+        told = now
+    _counts[target] = (count + 1, told)
 
 
 def _reserve(part: Path, size: int) -> None:

@@ -44,6 +44,7 @@ def decide(attempts: Sequence[Attempt], restarts: int) -> Decision:
     same = [a for a in attempts[:-1] if (a.cause, a.sealed_step) == (last.cause, last.sealed_step)]
     refusals = (
         (last.cause == "finished", "it finished"),
+        (policy == "asked", "it was asked to stop, and did"),
         (policy == "never", "a restart does not cure this"),
         (not last.is_hooked, "nothing is hooked in it, so it could not resume by itself"),
         (last.sealed_step is None, "no checkpoint is sealed yet: a restart would begin from nothing"),

@@ -14,7 +14,8 @@ class Cause:
     fix: str
     """What to do about it."""
     restart: str = "never"
-    """``never``, ``resume`` (from the newest seal), or ``progress`` (only if this attempt sealed a new step)."""
+    """``never``, ``asked`` (somebody wanted it to stop), ``resume`` (from the newest seal), or ``progress`` (only if
+    this attempt sealed a new step)."""
 
 
 CAUSES: dict[str, Cause] = {
@@ -58,12 +59,15 @@ CAUSES: dict[str, Cause] = {
     "SIGTERM": Cause(
         "it was asked to stop (SIGTERM)",
         "start the same command again: it goes on from the newest seal; if a scheduler sent it, ask for more time",
+        "asked",
     ),
     "SIGHUP": Cause(
-        "its terminal went away (SIGHUP)", "start it under nohup, tmux or a scheduler; the same command resumes it"
+        "its terminal went away (SIGHUP)",
+        "start it under nohup, tmux or a scheduler; the same command resumes itasked",
     ),
     "INTERRUPT": Cause(
-        "somebody interrupted it (Ctrl-C)", "start the same command again: it goes on from the newest seal"
+        "somebody interrupted it (Ctrl-C)",
+        "start the same command again: it goes on from the newest sealasked",
     ),
     "KILLED": Cause(
         "a person or program killed it (SIGKILL); the kernel's out-of-memory count did not rise",

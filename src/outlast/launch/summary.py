@@ -12,6 +12,16 @@ from outlast.launch.again import Attempt
 from outlast.launch.causes import CAUSES
 from outlast.launch.ends import End
 
+_SHOWN = 3
+_WORDS = {
+    "empty_trash": "emptied the trash",
+    "drop": "dropped a checkpoint",
+    "drop_quarantined": "dropped remains",
+    "lighten": "made a checkpoint light",
+    "save_as": "saved in a smaller kind",
+    "release_ballast": "released the ballast",
+}
+
 
 def headline(cause: str) -> str:
     """One phrase for a cause."""
@@ -21,7 +31,7 @@ def headline(cause: str) -> str:
 def lines(story: Story, attempts: Sequence[Attempt], end: End, why_last: str, seconds: float) -> list[str]:
     """The summary: seals, rungs, deletions, restarts, and for a bad end what to look at."""
     found = [f"{headline(end.cause)} (exit code {end.exit_code}, {show_seconds(seconds)})"]
-    found += filter(None, [_seals(story), _rungs(story), _deletions(story), _failures(story)])
+    found += filter(None, [_seals(story), _files(story), _rungs(story), _deletions(story), _failures(story)])
     if len(attempts) > 1:
         found.append(f"restarts: {len(attempts) - 1} ({', '.join(a.cause for a in attempts[:-1])})")
     if end.cause != "finished":
@@ -40,10 +50,17 @@ def _seals(story: Story) -> str:
     return f"sealed: {len(seals)} checkpoints ({by_kind}), the last at step {last.get('step')}"
 
 
+def _files(story: Story) -> str:
+    files = [f"{event.get('path')} ({event.get('count')} times or more)" for event in story.files()]
+    return f"torch.save, each time whole or not at all: {', '.join(files[-_SHOWN:])}" if files else ""
+
+
 def _rungs(story: Story) -> str:
     rungs = Counter((event.get("number"), str(event.get("action"))) for event in story.all("rung"))
-    taken = ", ".join(f"{number} {action} x{count}" for (number, action), count in sorted(rungs.items(), key=str))
-    return f"rungs taken: {taken}" if taken else ""
+    taken = [
+        f"{number} {_WORDS.get(action, action)}, {count}x" for (number, action), count in sorted(rungs.items(), key=str)
+    ]
+    return f"rungs taken: {'; '.join(taken)}" if taken else ""
 
 
 def _deletions(story: Story) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ class Story:
     decision: str
     """Why it was not started again; empty when it finished."""
     last_seal: dict[str, Any] | None
-    """Name, step, kind, bytes and root of the newest seal."""
+    """Name, step, kind, bytes and root of the newest seal, and whether it is still there."""
+    files: tuple[dict[str, Any], ...] = field(default=())
+    """Files that ``torch.save`` wrote: path, bytes and how often, at least."""
     rungs: tuple[dict[str, Any], ...] = field(default=())
     """Rungs of the ladder that were taken."""
     deleted: tuple[dict[str, Any], ...] = field(default=())
@@ -65,14 +68,29 @@ def explain(home: Path) -> Story:
     Raises:
         BadInput: when no run is journaled there.
     """
+    sealed: Event | None = None
     for run in reversed(journal.runs(home)):
         events = journal.read(home, run)
         if any(event.name == "started" for event in events):
-            return tell(run, events)
+            return _with_way_back(tell(run, events))
+        sealed = sealed or next((event for event in reversed(events) if event.name == "sealed"), None)
+    if sealed:
+        raise BadInput(
+            f"the training that is journaled in {home} was not started by outlast run, so nobody saw its end",
+            hint=f"it goes on from {sealed.get('name')} (step {sealed.get('step')}); outlast run explains the next end",
+        )
     raise BadInput(
         f"no guarded run is journaled in {home}",
         hint="use the folder that was --dir of outlast run (the one it was started in, by default)",
     )
+
+
+def _with_way_back(story: Story) -> Story:
+    """The story, with whether its newest seal is still there: the volume may be gone."""
+    seal = story.last_seal
+    if not seal:
+        return story
+    return replace(story, last_seal={**seal, "is_there": os.path.lexists(Path(str(seal["root"]), str(seal["name"])))})
 
 
 def tell(run: str, events: Sequence[Event], *, is_alive: bool | None = None) -> Story:
@@ -105,10 +123,11 @@ def tell(run: str, events: Sequence[Event], *, is_alive: bool | None = None) -> 
         attempts=tuple(_pick(event, "attempt", "cause", "exit_code", "seconds") for event in told.all("ended")),
         decision=str(decided[-1].get("why", "")) if decided and cause != "finished" else "",
         last_seal=_pick(seals[-1], "name", "step", "kind", "bytes", "root") if seals else None,
+        files=tuple(_pick(event, "path", "bytes", "count") for event in told.files()),
         rungs=tuple(_pick(e, "number", "action", "name", "why", "frees_bytes") for e in told.all("rung")),
         deleted=tuple(_pick(e, "path", "freed_bytes", "why") for e in told.all("deleted")),
         not_deleted=tuple(_pick(e, "path", "held_bytes", "reason") for e in told.all("not_deleted")),
-        notes=tuple(_notes(told)),
+        notes=tuple(_notes(told, started)),
     )
 
 
@@ -137,8 +156,10 @@ def _last_signs(events: Sequence[Event]) -> tuple[str, ...]:
     )
 
 
-def _notes(told: guard.Story) -> list[str]:
+def _notes(told: guard.Story, started: Event) -> list[str]:
     notes = []
+    if not told.hooked(started.time):
+        notes.append("nothing was hooked in it: started again, it resumes only what its own code resumes")
     if told.is_waiting():
         notes.append(f"a save was waiting for room: {told.all('paused')[-1].get('why')}")
     for event in told.all("hook_failed"):
@@ -171,7 +192,9 @@ def lines(story: Story) -> list[str]:
     if story.last_seal:
         seal = story.last_seal
         what = f"step {seal['step']}, {seal['kind']}, {show_bytes(seal['bytes'])}"
-        found.append(f"  way back  {seal['name']}: {what}, in {seal['root']}")
+        gone = "" if seal.get("is_there", True) else "; it is NOT THERE any more: outlast checkpoints list"
+        found.append(f"  way back  {seal['name']}: {what}, in {seal['root']}{gone}")
+    found += _block("whole", [f"{f['path']}: torch.save replaced it {f['count']} times or more" for f in story.files])
     found += _block("rungs", [_rung(rung) for rung in story.rungs])
     found += _block("deleted", [f"{d['path']} ({show_bytes(d['freed_bytes'])}): {d['why']}" for d in story.deleted])
     found += _block("kept", [f"{d['path']} ({show_bytes(d['held_bytes'])}): {d['reason']}" for d in story.not_deleted])
