@@ -18,6 +18,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel  # noqa: E402
 
 from outlast.checkpoints import Keep, Vault, inspect  # noqa: E402
 from outlast.integrations import lightning as guarded  # noqa: E402
+from outlast.integrations.lightning import books, guard  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -50,7 +51,7 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture(autouse=True)
 def fresh_guards() -> None:
     """Each test starts as a new process would."""
-    guarded._GUARDS.clear()
+    guard.GUARDS.clear()
 
 
 def steps(root: Path) -> list[int]:
@@ -89,7 +90,7 @@ def test_best_k_models_names_no_checkpoint_that_retention_dropped(fit: Callable[
 def test_save_last_works_as_a_file_and_as_a_link(fit: Callable[..., Any], tmp_path: Path, kind: Any) -> None:
     fit(save_last=kind, save_top_k=1)
     assert torch.load(tmp_path / "out" / "last.ckpt", weights_only=False)["global_step"] == 4
-    guarded._GUARDS.clear()
+    guard.GUARDS.clear()
     fit(steps=6, save_last=kind, save_top_k=1, ckpt_path="last")
     assert torch.load(tmp_path / "out" / "last.ckpt", weights_only=False)["global_step"] == 6
 
@@ -98,7 +99,7 @@ def test_resume_passes_over_a_damaged_one_that_was_asked_for(fit: Callable[..., 
     fit()
     damaged = tmp_path / "out" / "epoch=0-step=4.ckpt"
     damaged.write_bytes(damaged.read_bytes()[:-100] + bytes(100))
-    guarded._GUARDS.clear()
+    guard.GUARDS.clear()
     callback = fit(steps=5, ckpt_path=str(damaged))
     assert steps(tmp_path / "out") == [1, 2, 3, 4, 5]
     assert callback.best_model_path.endswith("step=5.ckpt")
@@ -137,7 +138,7 @@ def test_the_plugin_goes_through_pickle() -> None:
 
 @pytest.mark.parametrize("path", ["s3://bucket/a.ckpt", "gs://bucket/a.ckpt", b"bytes"])
 def test_remote_paths_are_left_to_lightning(path: Any) -> None:
-    assert guarded._local(path) is None
+    assert guard.local_path(path) is None
 
 
 def test_a_kill_between_the_two_renames_of_a_file_is_finished_by_the_next_start(tmp_path: Path) -> None:
@@ -167,8 +168,8 @@ def test_an_async_save_that_waits_is_no_phantom(tmp_path: Path) -> None:
     )
     guard = SimpleNamespace(expected={"a.ckpt": [{}]})
     trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda value: value))
-    guarded._strike_phantoms(callback, trainer, guard)  # type: ignore[arg-type]
+    books.strike_phantoms(callback, trainer, guard)  # type: ignore[arg-type]
     assert callback.best_k_models
     guard.expected.clear()
-    guarded._strike_phantoms(callback, trainer, guard)  # type: ignore[arg-type]
+    books.strike_phantoms(callback, trainer, guard)  # type: ignore[arg-type]
     assert not callback.best_k_models
