@@ -109,6 +109,7 @@ def main() -> int:
     promises[f"the loss falls ({curve[0]:.2f} to {curve[-1]:.2f})"] = curve[-1] < 0.8 * curve[0]
     if is_root:
         subprocess.run(["umount", place], check=True)
+        print(f"The volume is unmounted now, and its checkpoints with it; the run's journal stays in {PLACE}.")
 
     say("What was promised")
     for promise, came_true in promises.items():
