@@ -18,10 +18,9 @@ from pathlib import Path
 from outlast import durable
 from outlast.checkpoints import layouts, recovery, retention
 from outlast.checkpoints import seal as seals
-from outlast.checkpoints._in_use import users_of
 from outlast.checkpoints.shelf import Choice, Shelf
 from outlast.errors import SealError
-from outlast.host import Budget, allocated_bytes
+from outlast.host import Budget, allocated_bytes, users_of
 from outlast.journal import FOLDER, Journal, from_environment
 
 _NOT_OURS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
