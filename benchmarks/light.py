@@ -6,7 +6,7 @@ more, on the same batches, five ways:
 
 * uninterrupted;
 * full: weights, both moments, schedule;
-* light: `outlast.checkpoints.codec`: weights, the second moment's row and column means, schedule;
+* light: `outlast.checkpoints.codec`: weights, the first moment's signs, the second's row and column means, schedule;
 * bare: weights and a fresh optimizer, the schedule continued;
 * restarted: weights, a fresh optimizer and a fresh schedule, as plain Trainer resumes a folder without optimizer.pt.
 

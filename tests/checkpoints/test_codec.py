@@ -119,12 +119,6 @@ def test_a_second_moment_of_rank_one_comes_back_itself(rows: list[float], column
     torch.testing.assert_close(codec.from_light(light)["state"][0]["exp_avg_sq"], second, rtol=1e-4, atol=1e-30)
 
 
-def test_the_first_moment_starts_at_zero(tmp_path: Path) -> None:
-    _, optimizer = trained(KNOWN["AdamW"])
-    back = expanded(tmp_path, optimizer)["state"]
-    assert all(not slots["exp_avg"].any() for slots in back.values() if slots["exp_avg"].numel() > 1)
-
-
 def test_a_state_in_half_precision_comes_back_in_it(tmp_path: Path) -> None:
     _, optimizer = trained(KNOWN["AdamW"], torch.bfloat16)
     assert {slots["exp_avg_sq"].dtype for slots in expanded(tmp_path, optimizer)["state"].values()} == {torch.bfloat16}
@@ -138,7 +132,7 @@ def test_the_light_form_is_a_small_part_of_the_full_one() -> None:
     light = codec.to_light(optimizer.state_dict())
     assert light is not None
     tensors, _ = codec.pack(light)
-    assert sum(tensor.nbytes for tensor in tensors.values()) <= (300 + 200 + 1) * 4
+    assert sum(tensor.nbytes for tensor in tensors.values()) <= 300 * 200 * 8 // 50
 
 
 def test_taking_the_light_form_leaves_the_optimizer_as_it_was() -> None:
@@ -184,3 +178,25 @@ def test_a_sidecar_that_cannot_be_read_is_a_seal_error(tmp_path: Path, damage: s
         save_file({"a": torch.ones(3)}, path)
     with pytest.raises(SealError, match="cannot be read"):
         codec.unpack(path)
+
+
+@settings(max_examples=50)
+@given(count=st.integers(1, 700), seed=st.integers(0, 100))
+def test_the_first_moment_keeps_its_signs_and_the_mean_size_of_each_block(count: int, seed: int) -> None:
+    first = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)) * 1e-9
+    light = codec.to_light({"state": {0: {"exp_avg": first}}, "param_groups": []})
+    assert light is not None
+    back = codec.from_light(light)["state"][0]["exp_avg"]
+    assert torch.equal(back >= 0, first >= 0) and back.shape == first.shape
+    whole = first.numel() // 64 * 64
+    sizes = [one.reshape(-1)[:whole].abs().view(-1, 64).mean(1) for one in (back, first)]
+    torch.testing.assert_close(*sizes, rtol=0.01, atol=0)
+
+
+def test_the_light_form_of_a_large_state_takes_what_was_predicted(tmp_path: Path) -> None:
+    moments = {"exp_avg": torch.randn(1000, 640), "exp_avg_sq": torch.rand(1000, 640), "step": torch.tensor(3.0)}
+    light = codec.to_light({"state": {0: moments}, "param_groups": []})
+    assert light is not None
+    through_a_file(tmp_path, light)
+    size = (tmp_path / codec.SIDECAR).stat().st_size
+    assert 640_000 // 8 < size <= codec.sidecar_bytes(640_000)

@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from outlast import durable
+from outlast.caches import Reclaim
 from outlast.checkpoints import Checkpoint, Draft, Keep, Needs, Policy, Saver, Stage, Vault, codec, set_beside
 from outlast.errors import BadInput
 from outlast.integrations import staged
@@ -79,7 +80,7 @@ def guard(accelerator: Any, keep: Keep | None = None, *, keep_exact: bool = Fals
     """
     install(sys.modules["accelerate.accelerator"])
     policy = Policy.from_environment()
-    accelerator._outlast_policy = Policy(keep or policy.keep, keep_exact or policy.keep_exact, policy.forbid)
+    accelerator._outlast_policy = policy.with_choice(keep, keep_exact=keep_exact)
     return accelerator
 
 
@@ -123,7 +124,7 @@ def _guard_of(place: _Place, policy: Policy, limit: int | None = None) -> _Guard
             # Accelerate reads a number off every name in there, and fails for a name that has none.
             set_beside(root)
         vault = Vault(root, is_protected=_protection)
-        _GUARDS[root] = _Guard(vault, Saver(vault, policy))
+        _GUARDS[root] = _Guard(vault, Saver(vault, policy, Reclaim(policy.reclaim, vault.journal)))
         # Names that the script chose don't tell who wrote what: nothing is adopted or set aside by its name.
         vault.recover(settles=place.is_numbered)
     found = _GUARDS[root]
@@ -269,15 +270,17 @@ def _needs(accelerator: Any, ranks: Ranks, has_light: bool) -> Needs:
     """Bytes of the next save, from the models and optimizers as they are; every rank's shard counts."""
     shards = ranks.world if _is_sharded(accelerator) else 1
     weights = tuple(shards * tensor_bytes(model) for model in accelerator._models)
-    moments = []
+    moments: list[int] = []
+    numbers = 0
     for optimizer in accelerator._optimizers:
         inner = _inner(optimizer)
-        trainable = tensor_bytes([p for group in inner.param_groups for p in group["params"]])
+        trained = [p for group in inner.param_groups for p in group["params"]]
+        trainable, numbers = tensor_bytes(trained), numbers + sum(p.numel() for p in trained)
         held = tensor_bytes(inner)
         # Adam's state is empty before the first step; then it is two moments.
         moments.append(shards * (held if held > trainable // 8 else 2 * trainable))
     custom = sum(tensor_bytes(item) for item in accelerator._custom_objects)
-    small = 64 * 1024 + sum(weights) // 250 + custom
+    small = 64 * 1024 + shards * codec.sidecar_bytes(numbers) + custom
     light = {"light": weights} if has_light else {}
     return Needs({"full": (*weights, *moments), **light}, small)
 

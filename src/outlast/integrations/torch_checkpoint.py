@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from outlast.caches import Reclaim
 from outlast.checkpoints import Checkpoint, Draft, Needs, Policy, Saver, Stage, Vault, is_full, is_hidden_full
 from outlast.errors import SaveFailed
 from outlast.host import room
@@ -111,7 +112,8 @@ def _ranks(kwargs: Mapping[str, Any]) -> Ranks:
 
 def _saver_at(root: Path) -> Saver:
     if root not in _SAVERS:
-        _SAVERS[root] = Saver(Vault(root, is_protected=_protection), Policy.from_environment())
+        vault, policy = Vault(root, is_protected=_protection), Policy.from_environment()
+        _SAVERS[root] = Saver(vault, policy, Reclaim(policy.reclaim, vault.journal))
     return _SAVERS[root]
 
 

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from outlast import durable
+from outlast.caches import Reclaim
 from outlast.checkpoints import Policy, ReservedFile, is_full, reserved_file
 from outlast.errors import NoRoom
 from outlast.host import room, show_bytes
@@ -194,6 +195,8 @@ def _make_room(
 ) -> None:
     """The ladder for a file that is the user's own: the ballast, then a pause. Nothing of theirs is deleted."""
     policy = Policy.from_environment()
+    if 3 not in policy.forbid and _swept(target, int(size * 1.01) + _SLACK, policy, journal):
+        return
     home = Path(os.environ.get(HOME_VARIABLE, target.parent))
     freed = 0 if 8 in policy.forbid else durable.Ballast(home / FOLDER / "ballast").release()
     if journal:
@@ -218,6 +221,22 @@ def _make_room(
         wait(1.0)
     if journal:
         journal.write("continued", name=str(target))
+
+
+def _swept(target: Path, need: int, policy: Policy, journal: Journal | None) -> bool:
+    """Rung 3: what caches on the volume can give, as far as it is needed. True when something was removed."""
+    reclaim = Reclaim(policy.reclaim, journal or from_environment(target.parent))
+    has_taken = False
+    for name, size in reclaim.offers(target.parent).items():
+        if _has_room(target.parent, need):
+            break
+        if journal:
+            journal.write(
+                "rung", number=3, action="sweep_cache", name=name, why="it can be made again", frees_bytes=size
+            )
+        reclaim.take(name)
+        has_taken = True
+    return has_taken
 
 
 def _has_room(folder: Path, need: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from outlast.caches import Reclaim
 from outlast.checkpoints import (
     Checkpoint,
     Choice,
@@ -75,9 +76,9 @@ class Run:
         parts = {"scheduler": scheduler, "scaler": scaler, **(also or {})}
         self._parts = {name: part for name, part in parts.items() if part is not None}
         self.every, self.every_seconds = every, every_seconds
-        policy = Policy(keep or inherited.keep, keep_exact or inherited.keep_exact, inherited.forbid)
+        policy = inherited.with_choice(keep, keep_exact=keep_exact)
         self.vault = Vault(root)
-        self._saver = Saver(self.vault, policy)
+        self._saver = Saver(self.vault, policy, Reclaim(policy.reclaim, self.vault.journal))
         self.steps_done = 0
         """Steps done so far, those of earlier processes included."""
         self.resumed: Choice | None = None
@@ -168,7 +169,8 @@ class Run:
         # Adam's state is empty before the first step; then it is two moments.
         moments = moments if moments > weights // 8 else 2 * weights
         light = {"light": (weights,)} if codec.can_be_light(current) else {}
-        return Needs({"full": (weights, moments), **light}, 64 * 1024 + weights // 250)
+        sidecar = codec.sidecar_bytes(sum(parameter.numel() for parameter in self.model.parameters()))
+        return Needs({"full": (weights, moments), **light}, 64 * 1024 + sidecar)
 
     def _write(self, stage: Stage, metrics: Mapping[str, float]) -> Draft:
         weights, aliases = _without_aliases(self.model.state_dict())

@@ -1,7 +1,7 @@
 """An ordinary Transformers Trainer script: knows nothing of Outlast. 13.3 MB a save, every 10 of 100 steps.
 
 Usage: trainer.py OUTPUT_DIR [--steps N] [--stop N] [--save N] [--limit N] [--resume] [--only-model]
-       [--best] [--words] [--log FILE] [--threads N]
+       [--best] [--words] [--plain] [--log FILE] [--threads N]
 """
 
 import argparse
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--stop", type=int)
     parser.add_argument("--save", type=int, default=10)
     parser.add_argument("--words", action="store_true", help="7.4 million parameters over words, not 1.1 over bytes")
+    parser.add_argument("--plain", action="store_true", help="no dropout")
     parser.add_argument("--limit", type=int, default=3)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--only-model", action="store_true")
@@ -78,6 +79,8 @@ def main() -> None:
         size = {"vocab_size": 8192, "n_embd": 256, "n_layer": 4, "tie_word_embeddings": False}
     else:
         size = {"vocab_size": 256, "n_embd": 132, "n_layer": 5}
+    if options.plain:
+        size |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     config = GPT2Config(**size, n_positions=128, n_head=4)
     best = {
         "load_best_model_at_end": True,

@@ -37,7 +37,7 @@ def OutlastCheckpointIO(keep: Keep | None = None, *, keep_exact: bool = False) -
     """
     policy = Policy.from_environment()
     plugin = _plugin_class()()
-    plugin.policy = Policy(keep or policy.keep, keep_exact or policy.keep_exact, policy.forbid)
+    plugin.policy = policy.with_choice(keep, keep_exact=keep_exact)
     plugin.arguments = (keep, keep_exact)
     return plugin
 

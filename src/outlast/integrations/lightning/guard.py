@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from outlast.caches import Reclaim
 from outlast.checkpoints import Policy, Saver, Vault
 from outlast.journal import RUN_VARIABLE
 
@@ -61,7 +62,8 @@ def guard_at(root: Path, policy: Policy) -> Guard:
     if root not in GUARDS:
         vault = Vault(root, is_protected=lambda name: _protection(root, name))
         # Which checkpoints to keep is ModelCheckpoint's own decision, unless the user gave a rule to Outlast.
-        GUARDS[root] = Guard(vault, Saver(vault, policy, wait=functools.partial(_wait, root)))
+        reclaim = Reclaim(policy.reclaim, vault.journal)
+        GUARDS[root] = Guard(vault, Saver(vault, policy, reclaim, wait=functools.partial(_wait, root)))
         vault.recover()
     return GUARDS[root]
 

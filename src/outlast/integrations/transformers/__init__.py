@@ -33,7 +33,7 @@ def OutlastCallback(keep: Keep | None = None, *, keep_exact: bool = False) -> An
     install_utils(sys.modules["transformers.trainer_utils"])
     install(sys.modules["transformers.trainer"])
     policy = Policy.from_environment()
-    chosen = Policy(keep or policy.keep, keep_exact or policy.keep_exact, policy.forbid)
+    chosen = policy.with_choice(keep, keep_exact=keep_exact)
     kind = type("OutlastCallback", (transformers.trainer_callback.TrainerCallback,), {"policy": chosen})
     return kind()
 

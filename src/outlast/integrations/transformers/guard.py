@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from outlast.caches import Reclaim
 from outlast.checkpoints import Checkpoint, Keep, Policy, Saver, Vault
 from outlast.journal import RUN_VARIABLE
 
@@ -58,7 +59,7 @@ def guard_of(trainer: Any, root: Path) -> Guard | None:
     if root not in guards:
         this = weakref.ref(trainer)
         vault = Vault(root, is_protected=lambda name: _protection(this(), name))
-        guards[root] = Guard(vault, Saver(vault, policy))
+        guards[root] = Guard(vault, Saver(vault, policy, Reclaim(policy.reclaim, vault.journal)))
         HANDLERS[trainer.callback_handler] = this
     guard = guards[root]
     limit = trainer.args.save_total_limit

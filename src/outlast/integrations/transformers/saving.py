@@ -107,7 +107,7 @@ def _finish(trainer: Any, guard: Guard, stage: Stage) -> Draft:
 
 
 def _write_sidecar(trainer: Any, stage: Stage) -> bool:
-    """What a Trainer would otherwise forget: the factored second moment, and with save_only_model the small state."""
+    """What a Trainer would otherwise forget: the light form of the moments, and with save_only_model the small state."""
     import safetensors.torch
 
     light = codec.to_light(trainer.optimizer.state_dict()) if _can_be_light(trainer) else None
@@ -154,7 +154,7 @@ def _needs(trainer: Any) -> Needs:
     moments = tensor_bytes(trainer.optimizer) if trainer.optimizer is not None else 0
     # Adam's state is empty before the first step; then it is two moments.
     moments = moments if moments > trainable // 8 else 2 * trainable
-    sidecar = trainable // 250
+    sidecar = codec.sidecar_bytes(sum(p.numel() for p in model.parameters() if p.requires_grad))
     vocabulary = trainer.processing_class
     small = 64 * 1024 + sidecar + (100 * len(vocabulary) if hasattr(vocabulary, "__len__") else 0)
     if trainer.args.save_only_model:
