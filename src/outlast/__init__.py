@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from outlast.caches import setup
     from outlast.checkpoints import Keep, Policy
     from outlast.errors import OutlastError
     from outlast.train import Run
@@ -20,9 +21,10 @@ _HOMES = {
     "OutlastError": "outlast.errors",
     "Policy": "outlast.checkpoints",
     "Run": "outlast.train",
+    "setup": "outlast.caches",
 }
 
-__all__ = ["Keep", "OutlastError", "Policy", "Run", "__version__"]
+__all__ = ["Keep", "OutlastError", "Policy", "Run", "__version__", "setup"]
 
 
 def __getattr__(name: str) -> Any:

@@ -176,29 +176,38 @@ def remove_tree(path: Path) -> Removal:
     Links are unlinked, never followed; other mounts are left alone.
     """
     reasons: list[str] = []
-    freed, held = _remove(path, os.lstat(path), reasons)
+    freed = held = 0
+    # A stack, not recursion: somebody else's tree may be deeper than Python recurses.
+    stack = [(os.fspath(path), os.lstat(path), False)]
+    while stack:
+        name, info, is_emptied = stack.pop()
+        is_folder = stat.S_ISDIR(info.st_mode)
+        size = info.st_blocks * 512
+        try:
+            if is_folder and not is_emptied:
+                children = _children(name, info.st_dev, reasons)
+                stack += [(name, info, True), *children]
+                continue
+            if not is_folder and info.st_nlink > 1 and os.lstat(name).st_nlink > 1:
+                size = 0  # not its last name: nothing is freed by it
+            (os.rmdir if is_folder else os.unlink)(name)
+            freed += size
+        except OSError as error:
+            reasons.append(f"{name}: {why_not(error)}")
+            held += size
     return Removal(path.name, freed, held, reasons[0] if reasons else None)
 
 
-def _remove(path: Path, info: os.stat_result, reasons: list[str]) -> tuple[int, int]:
-    freed = held = 0
-    size = info.st_blocks * 512 if info.st_nlink == 1 or stat.S_ISDIR(info.st_mode) else 0
-    try:
-        if stat.S_ISDIR(info.st_mode):
-            for entry in os.scandir(path):
-                child = entry.stat(follow_symlinks=False)
-                if child.st_dev != info.st_dev:
-                    reasons.append(f"{entry.path} is another mount")
-                    continue
-                more = _remove(Path(entry.path), child, reasons)
-                freed, held = freed + more[0], held + more[1]
-            path.rmdir()
-        else:
-            path.unlink()
-    except OSError as error:
-        reasons.append(f"{path}: {why_not(error)}")
-        return freed, held + size
-    return freed + size, held
+def _children(folder: str, device: int, reasons: list[str]) -> list[tuple[str, os.stat_result, bool]]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            info = entry.stat(follow_symlinks=False)
+            if info.st_dev == device:
+                found.append((entry.path, info, False))
+            else:
+                reasons.append(f"{entry.path} is another mount")
+    return found
 
 
 def why_not(error: OSError) -> str:

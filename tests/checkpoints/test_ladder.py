@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from outlast.checkpoints import RUNGS, Held, Move, Plan, Situation, plan
 
 SIZE = st.integers(1, 60)
-HISTORY = (1, 2, 5)
+HISTORY = (1, 2, 3, 5)
 """Rungs that free room without changing what the save is."""
 
 
@@ -43,6 +44,7 @@ def situations(draw: st.DrawFn) -> Situation:
         held=[draw(held(step)) for step in steps],
         trash_bytes=draw(st.integers(0, 20)),
         superseded=draw(st.dictionaries(st.sampled_from(["remains.1", "remains.2"]), SIZE)),
+        caches=draw(st.dictionaries(st.sampled_from(["pip", "hf-hub: partial"]), SIZE)),
         ballast_bytes=draw(st.integers(0, 20)),
         keep_exact=draw(st.booleans()),
         forbid=frozenset(draw(st.sets(st.sampled_from([rung.number for rung in RUNGS])))),
@@ -61,6 +63,7 @@ def freed(s: Situation, moves: Sequence[Move]) -> int:
     total = sum(by_name[name].bytes for name in dropped)
     total += sum(by_name[name].bytes - (by_name[name].light_bytes or 0) for name in lightened)
     total += sum(s.superseded[name] for name in {move.name for move in moves if move.action == "drop_quarantined"})
+    total += sum(s.caches[move.name] for move in moves if move.action == "sweep_cache")
     total += s.trash_bytes * any(move.action == "empty_trash" for move in moves)
     return total + s.ballast_bytes * any(move.action == "release_ballast" for move in moves)
 
@@ -213,9 +216,7 @@ def test_every_move_has_a_reason_in_words(s: Situation) -> None:
 
 @given(situations())
 def test_the_same_situation_gives_the_same_plan_in_whatever_order_it_was_read(s: Situation) -> None:
-    turned = Situation(
-        s.free_bytes, s.needs, s.held[::-1], s.trash_bytes, s.superseded, s.ballast_bytes, s.keep_exact, s.forbid
-    )
+    turned = replace(s, held=s.held[::-1])
     assert plan(s) == plan(s) == plan(turned)
 
 
@@ -274,6 +275,12 @@ def test_with_keep_exact_and_that_room_the_new_save_is_light() -> None:
 def test_the_ballast_is_given_for_a_last_small_save() -> None:
     found = plan(Situation(1, NEEDS, [light(1)], ballast_bytes=2))
     assert (found.kind, [move.action for move in found.moves]) == ("light", ["save_as", "release_ballast"])
+
+
+def test_what_caches_can_make_again_goes_before_history() -> None:
+    story = Situation(5, {"full": 10}, [full(10), full(20)], caches={"hf-hub: partial": 3, "pip": 4})
+    assert [(move.rung, move.name) for move in plan(story).moves] == [(3, "hf-hub: partial"), (3, "pip")]
+    assert [move.rung for move in plan(replace(story, forbid=frozenset({3}))).moves] == [5]
 
 
 def test_when_nothing_helps_training_pauses_and_the_missing_bytes_are_told() -> None:

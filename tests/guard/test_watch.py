@@ -84,7 +84,7 @@ def test_an_unhooked_program_is_stopped_below_the_floor_and_goes_on_with_room(wo
     assert world.held == [True, False]
     assert any("paused" in line for line in world.screen.lines)
     names = [event.name for event in read(world.journal.home, "r")]
-    assert names == ["mode", "paused", "continued"]
+    assert names == ["mode", "warned", "paused", "continued"]
 
 
 def test_a_program_stopped_amid_a_save_stays_stopped_until_a_whole_save_fits(world: World):
@@ -169,3 +169,10 @@ def test_a_progress_bar_is_not_broken_by_the_status_line(tmp_path: Path):
         world.look()
     assert world.screen.shown == []
     assert len([line for line in world.screen.lines if "free" in line]) == 1
+
+
+def test_a_limit_that_is_close_is_told_once(world: World):
+    world.free = 4 * MB
+    for _ in range(5):
+        world.look()
+    assert len([line for line in world.screen.lines if "are left in" in line]) == 1

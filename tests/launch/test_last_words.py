@@ -81,3 +81,11 @@ def test_a_cycle_of_causes_ends():
 
 def test_ordinary_text_has_no_cause():
     assert text_cause("epoch 28 loss 0.28, device cuda, memory 12 GB") is None
+
+
+def test_the_path_that_could_not_be_written_is_named(tmp_path):
+    error = RuntimeError("save failed")
+    error.__cause__ = OSError(28, "No space left on device", tmp_path / "model.pt")
+    assert describe(error, None)["path"] == str(tmp_path / "model.pt")
+    assert describe(OSError(2, "No such file", "x"), None)["path"] is None
+    assert describe(OSError(28, "full"), None)["path"] is None

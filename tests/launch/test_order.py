@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from outlast.checkpoints import Policy
 from outlast.errors import BadInput
 from outlast.host import Budget, declared_budgets
 from outlast.journal import Event
@@ -34,8 +35,11 @@ def test_what_was_not_asked_is_not_inherited_from_an_earlier_attempt():
 
 
 def test_all_options_reach_the_command():
-    asked = order(keep="last=2,best=1,metric=val_loss", keep_exact=True, forbid=frozenset({6, 5}))
+    asked = order(
+        keep="last=2,best=1,metric=val_loss", keep_exact=True, forbid=frozenset({6, 5}), reclaim="pip,minutes"
+    )
     child = environment(asked, "r", 3, True, {})
+    assert Policy.from_environment(child).reclaim == {"pip", "minutes"}
     assert child["OUTLAST_KEEP"] == "last=2,best=1,metric=val_loss"
     assert (child["OUTLAST_KEEP_EXACT"], child["OUTLAST_FORBID"], child["OUTLAST_RESUME"]) == ("1", "5,6", "1")
     assert (child["OUTLAST_RUN"], child["OUTLAST_DIR"], child["OUTLAST_ATTEMPT"]) == ("r", "/runs", "3")

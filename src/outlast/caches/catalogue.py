@@ -1,84 +1,18 @@
-"""The caches that machine-learning tools leave behind: a table, and where each of them is on this machine.
-
-Facts are those of November 2026; what was measured or read in source, and which threads, is in docs/caches.md. Libraries
-are not imported to find their paths (``import datasets.config`` takes 730 ms): their rules are in the rows.
-"""
+"""The caches that machine-learning tools leave behind, and where each of them is on this machine."""
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from outlast.caches.rows import CATALOGUE, Cache, Cost, Sweep
 
-class Cost(Enum):
-    """What it costs to make something again; in this order things are given up."""
-
-    SECONDS = 1
-    """Nothing but a moment: partial downloads that no tool resumes, a font list."""
-    MINUTES = 2
-    """Compiling or extracting again."""
-    DOWNLOAD = 3
-    """Downloading again, gigabytes maybe."""
-    NEVER = 4
-    """It cannot be made again: credentials, results, models that the user asked for."""
-
-
-class Sweep(Enum):
-    """How a cache is swept."""
-
-    NEVER = "never"
-    """It is no cache: results, credentials, settings."""
-    ENTRIES = "entries"
-    """Each file or folder directly in it is a thing of its own that may go."""
-    HUB = "hub"
-    """By Hugging Face's rules: revisions, blobs, partial downloads, the shared store."""
-    DATASETS = "datasets"
-    """By the rules of ``datasets``: partial builds and the results of ``map``."""
-    TOOL = "tool"
-    """By the owner's own command alone; it shares its files with others by hard links, or keeps an index."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cache:
-    """A row: one kind of thing that some tool keeps on disk."""
-
-    id: str
-    """Stable name, for the command line and the journal."""
-    owner: str
-    """Library or tool that reads it."""
-    variables: tuple[str, ...]
-    """Variables that name its place, the strongest first."""
-    default: str
-    """Where it is when none is set: ``{home}``, ``{xdg}``, ``{tmp}``, ``{user}``, ``{cwd}`` and ``{ID}`` of another row."""
-    holds: str
-    """What is in it."""
-    sweep: Sweep
-    """How it is swept."""
-    cost: Cost
-    """What it costs to make again."""
-    role: str = "data"
-    """Where it belongs: ``data`` (large files: the roomy volume), ``small`` (many small files: fast and local),
-    ``results`` (kept volume), ``none`` (never moved)."""
-    expands: frozenset[str] = frozenset()
-    """What the owner expands in a variable's value: ``~``, ``$``. What it doesn't becomes a folder of that very name."""
-    suffix: str = ""
-    """Appended to a variable's value by the owner."""
-    command: tuple[str, ...] = ()
-    """The owner's own command that frees it."""
-    locks: tuple[str, ...] = ()
-    """Globs below it: lock files that are held while it is in use."""
-    idle_minutes: float = 10.0
-    """In use while anything in it is younger than this."""
-    traps: str = ""
-    """What goes wrong when it is moved or cleaned by hand."""
-    ignored: bool = False
-    """True for a variable that nobody reads any more: old folders may still be where it points."""
+__all__ = ["CATALOGUE", "Cache", "Cost", "Place", "Sweep", "by_id", "expanded", "place_of", "places"]
+_SHELL = frozenset("~$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +29,6 @@ class Place:
     """True when the value holds a ``~`` or ``$`` that its owner does not expand: a folder of that very name."""
 
 
-_BOTH = frozenset("~$")
-_TILDE = frozenset("~")
-
-CATALOGUE: tuple[Cache, ...] = (
-    Cache(
-        "hf-home", "huggingface_hub", ("HF_HOME",), "{xdg}/huggingface",
-        "the parent of the others, the login token, accelerate's settings, trackio's results",
-        Sweep.NEVER, Cost.NEVER, role="data", expands=_BOTH,
-        traps="deleting it whole loses credentials and experiment results",
-    ),
-    Cache(
-        "hf-hub", "huggingface_hub", ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"), "{hf-home}/hub",
-        "models and data sets from the hub, shared blobs", Sweep.HUB, Cost.DOWNLOAD, expands=_BOTH,
-        locks=(".locks/**/*.lock",),
-        traps="rm -rf of a repository frees nothing where blobs are shared; one dangling link hides it from hf cache",
-    ),
-    Cache(
-        "pip", "pip", ("PIP_CACHE_DIR",), "{xdg}/pip", "wheels and http answers", Sweep.ENTRIES, Cost.DOWNLOAD,
-        role="small", expands=_TILDE, command=("pip", "cache", "purge"),
-    ),
-)  # fmt: skip
-"""Every cache that Outlast knows. Adding one is adding a row."""
-
-
 def by_id(name: str) -> Cache:
     """A row by its id.
 
@@ -129,7 +39,9 @@ def by_id(name: str) -> Cache:
 
 
 def places(environment: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> dict[str, Place]:
-    """Where each cache is under an environment, by id. Reads no file.
+    """Where each cache is under an environment, by id; one that is off or that nobody placed is not among them.
+
+    Reads nothing but which folder for temporary files there is, and the user's name and home where they are not said.
 
     Args:
         environment: variables; None takes those of the process.
@@ -137,46 +49,112 @@ def places(environment: Mapping[str, str] | None = None, *, cwd: Path | None = N
     """
     values = os.environ if environment is None else environment
     here = Path.cwd() if cwd is None else cwd
-    found: dict[str, Place] = {}
-    for cache in CATALOGUE:
-        found[cache.id] = _place(cache, values, here, found)
-    return found
+    found = ((cache.id, place_of(cache, values, here)) for cache in CATALOGUE)
+    return {name: place for name, place in found if place}
 
 
-def _place(cache: Cache, values: Mapping[str, str], cwd: Path, before: Mapping[str, Place]) -> Place:
+def expanded(value: str, environment: Mapping[str, str]) -> str:
+    """A value with ``~`` and ``$NAME`` filled in, as a shell would have done it."""
+    return _expanded(value, _SHELL, environment)
+
+
+def place_of(cache: Cache, values: Mapping[str, str], cwd: Path) -> Place | None:
+    """Where one cache is; None when it is off or nobody placed it. The arguments are those of `places`."""
     for variable in cache.variables:
-        if value := values.get(variable):
-            text = _expanded(value, cache.expands, values)
-            literal = text.startswith("~") or "$" in text
-            return Place(cache, _absolute(text + cache.suffix, cwd), variable, literal)
-    return Place(cache, _absolute(_filled(cache.default, values, cwd, before), cwd), None)
+        value = values.get(variable)
+        if value or (value is not None and cache.blank):
+            first = value.partition(cache.separator)[0] if cache.separator else value
+            text = _expanded(first, cache.expands, values)
+            return Place(cache, _absolute(text + cache.suffix, cwd), variable, _is_literal(text))
+    if cache.default is None:
+        return None
+    made = _Making(cache, values, cwd)
+    text = re.sub(r"\{(?:([A-Z_]+):)?([a-z-]+)\}", made.word, cache.default)
+    return Place(cache, _absolute(text, cwd), made.variable, made.literal)
 
 
-def _filled(template: str, values: Mapping[str, str], cwd: Path, before: Mapping[str, Place]) -> str:
-    home = values.get("HOME") or str(Path.home())
-    words = {
-        "home": home,
-        "xdg": values.get("XDG_CACHE_HOME") or f"{home}/.cache",
-        "tmp": values.get("TMPDIR") or tempfile.gettempdir(),
-        "user": _user(values),
-        "cwd": str(cwd),
-    } | {name: str(place.path) for name, place in before.items()}
-    return re.sub(r"\{([a-z-]+)\}", lambda match: words[match[1]], template)
+class _Making:
+    """A default being filled in, as its own owner does it.
+
+    Owners do not ask each other: datasets reads HF_HOME by itself, and expands less in it than the hub does.
+    """
+
+    def __init__(self, cache: Cache, values: Mapping[str, str], cwd: Path) -> None:
+        self.cache, self.values, self.cwd = cache, values, cwd
+        self.expands = cache.expands if cache.default_expands is None else cache.default_expands
+        self.variable: str | None = None
+        self.literal = False
+
+    def word(self, match: re.Match[str]) -> str:
+        name, key = match[1], match[2]
+        if name and self.values.get(name):
+            self.variable = name
+            return self._value(name)
+        if key in ("xdg", "data", "config"):
+            name, below = _XDG[key]
+            return (self._value(name) or ".") if self._is_set(name) else f"{_home(self.values)}/{below}"
+        plain = {"home": _home, "tmp": _temporary, "user": _user}
+        if key in plain:
+            return plain[key](self.values)
+        return str(self.cwd) if key == "cwd" else self._parent(key)
+
+    def _parent(self, key: str) -> str:
+        parent = replace(by_id(key), expands=self.expands, default_expands=self.expands)
+        place = place_of(parent, self.values, self.cwd)
+        if place is None:  # a row without a default has no children
+            raise KeyError(key)
+        self.literal |= place.literal
+        return str(place.path)
+
+    def _is_set(self, name: str) -> bool:
+        value = self.values.get(name)
+        return bool(value) or (value is not None and self.cache.blank)
+
+    def _value(self, name: str) -> str:
+        text = _expanded(self.values[name], self.expands, self.values)
+        self.literal |= _is_literal(text)
+        return text
+
+
+_XDG = {
+    "xdg": ("XDG_CACHE_HOME", ".cache"),
+    "data": ("XDG_DATA_HOME", ".local/share"),
+    "config": ("XDG_CONFIG_HOME", ".config"),
+}
+
+
+def _home(values: Mapping[str, str]) -> str:
+    return values.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+
+
+def _temporary(values: Mapping[str, str]) -> str:
+    """As tempfile does it: a TMPDIR that is not there is passed over in silence."""
+    candidates = [values.get(name) for name in ("TMPDIR", "TEMP", "TMP")] + ["/tmp", "/var/tmp", "/usr/tmp"]
+    usable = (path for path in candidates if path and os.access(path, os.W_OK | os.X_OK) and os.path.isdir(path))
+    return next(usable, "/tmp")
 
 
 def _user(values: Mapping[str, str]) -> str:
+    """As getpass does it, then as torch cleans it."""
+    named = (values.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME"))
     try:
-        return values.get("USER") or getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as containers have it
-        return str(os.getuid())
+        name = next(filter(None, named), None) or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a uid without a name, as containers have it
+        name = f"uid_{os.getuid()}"
+    return re.sub(r'[\\/:*?"<>|]', "_", name)
 
 
 def _expanded(value: str, expands: frozenset[str], values: Mapping[str, str]) -> str:
-    if "~" in expands and (value == "~" or value.startswith("~/")):
-        value = (values.get("HOME") or str(Path.home())) + value[1:]
+    if "~" in expands and value.startswith("~"):
+        name, slash, rest = value.partition("/")
+        value = (_home(values) if name == "~" else str(Path(name).expanduser())) + slash + rest
     if "$" in expands:
-        value = re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda m: values.get(m[1] or m[2], m[0]), value)
+        value = re.sub(r"\$(?:(\w+)|\{([^}]*)\})", lambda m: values.get(m[1] or m[2], m[0]), value, flags=re.ASCII)
     return value
+
+
+def _is_literal(text: str) -> bool:
+    return text.startswith("~") or "$" in text
 
 
 def _absolute(text: str, cwd: Path) -> Path:

@@ -46,6 +46,8 @@ class Situation:
     """Deletions that did not finish."""
     superseded: Mapping[str, int] = field(default_factory=dict)
     """Quarantined remains older than a sealed checkpoint: name and bytes."""
+    caches: Mapping[str, int] = field(default_factory=dict)
+    """What caches on this volume can give and policy allows: name and bytes, the cheapest to make again first."""
     ballast_bytes: int = 0
     """The reserved file."""
     keep_exact: bool = False
@@ -61,7 +63,8 @@ class Move:
     rung: int
     """Number of the rung, 1 to 9."""
     action: str
-    """``empty_trash``, ``drop``, ``drop_quarantined``, ``lighten``, ``save_as``, ``release_ballast`` or ``pause``."""
+    """``empty_trash``, ``drop``, ``drop_quarantined``, ``sweep_cache``, ``lighten``, ``save_as``,
+    ``release_ballast`` or ``pause``."""
     name: str
     """What it is done to; for ``save_as`` the kind."""
     frees_bytes: int
@@ -110,6 +113,10 @@ def _drop_unwanted(s: Situation) -> list[Move]:
     way_back = _newest_exact(s) if s.keep_exact else None
     unwanted = [held for held in _oldest_first(s) if not held.wanted and not held.sacred and held is not way_back]
     return remains + [Move(2, "drop", h.name, h.bytes, "retention no longer wants it") for h in unwanted]
+
+
+def _sweep_caches(s: Situation) -> list[Move]:
+    return [Move(3, "sweep_cache", name, size, "it can be made again") for name, size in s.caches.items()]
 
 
 def _make_older_light(s: Situation) -> list[Move]:
@@ -177,12 +184,13 @@ def _newest_exact(s: Situation) -> Held | None:
 RUNGS: tuple[Rung, ...] = (
     Rung(1, "empty the trash", _empty_trash),
     Rung(2, "drop what retention no longer wants", _drop_unwanted),
+    Rung(3, "sweep what caches can make again", _sweep_caches),
     Rung(5, "make older checkpoints light", _make_older_light),
     Rung(6, "write this save in a smaller kind", _poorer_kinds),
     Rung(8, "release the last reserves", _last_reserves),
     Rung(9, "pause training", _pause),
 )
-"""The ladder. Numbers are those of DESIGN.md; rungs 3, 4 and 7 (caches, mirror) join as rows."""
+"""The ladder. Numbers are those of DESIGN.md; rungs 4 and 7 (the mirror) join as rows."""
 
 
 def plan(situation: Situation, rungs: Sequence[Rung] = RUNGS) -> Plan:

@@ -6,10 +6,11 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from outlast import durable
 from outlast.checkpoints import _alive, ladder, layouts
@@ -21,12 +22,22 @@ from outlast.checkpoints.shelf import Checkpoint
 from outlast.checkpoints.stage import MARGIN, SLACK, Draft, Needs, Stage
 from outlast.checkpoints.vault import Vault
 from outlast.errors import BadInput, NoRoom, SaveFailed, SealError
-from outlast.host import show_bytes
+from outlast.host import explain_full, room, show_bytes
 
 _POLL_SECONDS = 1.0
 _TELL_EVERY = 60.0
 _QUICK_TRIES = 6
 _UNWANTED_RUNGS = 2
+
+
+class Reclaimer(Protocol):
+    """What else on the volume could give way; `caches.Reclaim`, which this room does not know."""
+
+    def offers(self, folder: Path) -> Mapping[str, int]:
+        """Names and bytes."""
+
+    def take(self, name: str) -> None:
+        """Remove what was offered under a name."""
 
 
 class Saver:
@@ -35,6 +46,7 @@ class Saver:
     Args:
         vault: where to.
         policy: what is allowed when room is short.
+        reclaimer: what caches on the volume can give; None leaves them alone.
         lineage: which training this is.
         wait: sleeps while paused; for tests.
     """
@@ -43,12 +55,14 @@ class Saver:
         self,
         vault: Vault,
         policy: Policy | None = None,
+        reclaimer: Reclaimer | None = None,
         *,
         lineage: str = "",
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.vault = vault
         self.policy = policy or Policy.from_environment()
+        self.reclaimer = reclaimer
         self.lineage = lineage or secrets.token_hex(6)
         self.keep = self.policy.keep or Keep()
         self._wait = wait
@@ -200,10 +214,12 @@ class Saver:
 
     def _tell_of_a_full_elsewhere(self, name: str, attempt: int, error: BaseException) -> None:
         """Free space where the save goes does not cure it: a quota, or the writer's own temporary files elsewhere."""
-        with suppress(OSError, ValueError):
+        place = getattr(error, "filename", None) or self.vault.root
+        with suppress(OSError, ValueError, TypeError):
+            why = explain_full(place, getattr(error, "errno", None), room(place, self.vault.budgets))
             sys.stderr.write(
-                f"outlast: training waits: {name} could not be saved, {attempt} times now: {error}\n"
-                f"  hint: {self.vault.root} has room; a quota or another volume (TMPDIR, a cache, a log) may be full\n"
+                f"outlast: training waits: {name} could not be saved, {attempt} times now: {error}\n  {why}\n"
+                "  hint: if that volume has room, another is full: TMPDIR, a cache, a log\n"
             )
 
     def _cause(self, stage: Stage, error: BaseException) -> str:
@@ -289,12 +305,15 @@ class Saver:
             if c.kind and c.name in verdicts and not self.vault.is_stuck(c.name)
         ]  # fmt: skip
         least = next(iter(needs.files))
+        is_short = free_bytes is not None and free_bytes < needs.total(least) + extra
+        may_sweep = is_short and self.reclaimer is not None and 3 not in self.policy.forbid
         return ladder.Situation(
             free_bytes=needs.total(least) + extra if free_bytes is None else free_bytes,
             needs={kind: needs.total(kind) + extra for kind in needs.files},
             held=held,
             trash_bytes=self.vault.trash_bytes(),
             superseded=self.vault.superseded(),
+            caches=self.reclaimer.offers(self.vault.root) if may_sweep and self.reclaimer else {},
             ballast_bytes=self.vault.ballast.size_bytes if self._has_ballast else 0,
             keep_exact=self.policy.keep_exact,
             forbid=self.policy.forbid,
@@ -309,6 +328,7 @@ class Saver:
             "empty_trash": self.vault.empty_trash,
             "drop": lambda: self.vault.drop(move.name, move.why),
             "drop_quarantined": lambda: self.vault.drop_quarantined(move.name, move.why),
+            "sweep_cache": lambda: self.reclaimer.take(move.name) if self.reclaimer else None,
             "lighten": lambda: self.vault.lighten(move.name, move.why),
             "release_ballast": self._release_ballast,
             "save_as": lambda: None,
@@ -340,6 +360,8 @@ class Saver:
         hint = "free some space there: training goes on by itself as soon as it is enough"
         if 9 in self.policy.forbid:
             raise NoRoom(why, hint="free some space, or allow rung 9 to wait for it")
+        if doubt := self.vault.room().doubt:
+            hint = f"{hint}; {doubt}"
         if is_first:
             self.vault.journal.write("paused", name=name, why=why, short_bytes=plan.short_bytes)
         now = time.monotonic()

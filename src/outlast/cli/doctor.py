@@ -1,146 +1,119 @@
-"""``outlast doctor``: what is wrong here before a run, and the fix for each. Changes nothing."""
+"""``outlast doctor``: what is wrong here before a run, and the fix for each. Changes nothing without ``--fix``."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from outlast.checkpoints import Vault, cut_files, vaults_of
 from outlast.cli import _app
 from outlast.cli._table import table
-from outlast.cli.checkpoints import FOUND
-from outlast.host import Budget, Room, room, show_bytes
+from outlast.doctor import CHECKS, Facts, Finding, Mended, Status, diagnose, exit_code, gather, mend
+from outlast.errors import BadInput
+from outlast.host import Budget, Room, show_bytes
 from outlast.journal import Journal
 
 app = _app.new(__doc__ or "")
-_LOW_BYTES = 1 << 30
-_LOW_INODES = 1000
+_EPILOG = (
+    "Exit codes: 0 nothing is wrong; 1 warnings, or an error of Outlast's own, which is on stderr; "
+    "2 errors were found, or bad input."
+)
+_TELLING = ("gpu-driver", "gpu-precision", "attention", "next-save-does-not-fit", "token-in-cache-you-clean")
+"""Checks whose evidence is worth reading when nothing is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong."""
-
-    where: str
-    """Path."""
-    what: str
-    """What is wrong there."""
-    fix: str
-    """What to do."""
-
-
-@app.command(epilog="Exit codes: 0 nothing is wrong; 3 something is; 2 bad input; 1 an error.")
+@app.command(epilog=_EPILOG)
 def doctor(
     dir: _app.Dir = Path(),
     budget: Annotated[
         list[str] | None, typer.Option(metavar="DIR=SIZE", help="At most this much may lie under DIR. Repeatable.")
     ] = None,
+    python: Annotated[
+        str | None, typer.Option(metavar="PYTHON", help="The interpreter that trains; default: what `python` means.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also ask that interpreter what its libraries say; takes seconds.")
+    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Make the changes that can be taken back; says how.")] = False,
     as_json: _app.Json = False,
 ) -> None:
-    """Look at the volumes, the checkpoints and what the next save needs."""
+    """Look at the volumes, the caches, the GPU and the checkpoints before a run."""
     home = dir.expanduser().resolve()
     budgets = [Budget.parse(text) for text in budget or ()]
-    vaults = [Vault(root, journal=Journal(home), budgets=budgets or None) for root in vaults_of(home)]
-    places = {"this folder": home, "temporary files": Path(tempfile.gettempdir()), "home": Path.home()}
-    places |= {f"budget {number}": budget.root for number, budget in enumerate(budgets, 1)}
-    places |= {f"checkpoints {number}": vault.root for number, vault in enumerate(vaults, 1)}
-    rooms = {name: room(path, budgets or None) for name, path in places.items()}
-    findings = [finding for name, path in places.items() for finding in _volume_findings(path, rooms[name])]
-    findings = list({(f.where, f.what): f for vault in vaults for f in _vault_findings(vault)}.values()) + findings
-    saves = {str(vault.root): _next_save(vault) for vault in vaults}
+    if python and not Path(python).expanduser().exists():
+        raise BadInput(f"there is no interpreter {python}", hint="name its program, such as .venv/bin/python")
+    facts = gather(home, budgets, python=python, deep=deep)
+    findings = diagnose(facts)
+    mended: Sequence[Mended] = ()
+    if fix:
+        mended = mend(findings, Journal(home))
+        if any(one.done for one in mended):
+            facts = gather(home, budgets, python=python, deep=deep)
+            findings = diagnose(facts)
     if as_json:
-        _app.print_json({
-            "volumes": {n: {"path": str(places[n]), **_room_facts(r)} for n, r in rooms.items()},
-            "next_save": saves,
-            "findings": [asdict(finding) for finding in findings],
-        })  # fmt: skip
+        _app.print_json([_document(finding, mended) for finding in findings])
     else:
-        rows = [
-            [n, _place(places[n], r), _free(r.free_bytes), show_bytes(r.total_bytes), r.source]
-            for n, r in rooms.items()
-        ]
-        print(table(["volume", "path", "free", "of", "limited by"], rows))
-        for root, save in saves.items():
-            need, fits = save["need_bytes"], save["saves_that_fit"]
-            print(
-                f"\n{root}: the next full save needs {show_bytes(need)}; {'unknown' if fits is None else fits} fit now"
-            )
-        print("\n" + ("\n".join(f"- {f.where}: {f.what}\n  fix: {f.fix}" for f in findings) or "Nothing is wrong."))
-    raise typer.Exit(FOUND if findings else 0)
+        print("\n".join([*_volumes(facts), "", *_lines(findings), *_mended(mended)]))
+    raise typer.Exit(exit_code(findings))
 
 
-def _place(path: Path, found: Room) -> str:
-    return str(path) if os.path.lexists(path) else f"{path} (not there yet: figures of {found.path})"
+def _volumes(facts: Facts) -> list[str]:
+    rows = [
+        [v.name, _place(v.path, v.room, v.is_there), _free(v.room.free_bytes), show_bytes(v.room.total_bytes),
+         v.room.source]
+        for v in (*facts.volumes, *([facts.shm] if facts.shm else []))
+    ]  # fmt: skip
+    return table(["volume", "path", "free", "of", "limited by"], rows).splitlines()
+
+
+def _place(path: Path, found: Room, is_there: bool) -> str:
+    return str(path) if is_there else f"{path} (not there yet: figures of {found.path})"
 
 
 def _free(size: int | None) -> str:
     return show_bytes(size) if size is None or size >= 0 else f"0 B ({show_bytes(-size)} over)"
 
 
-def _room_facts(found: Room) -> dict[str, object]:
+def _lines(findings: Sequence[Finding]) -> list[str]:
+    wrong = [f for f in findings if f.status in (Status.WARNING, Status.ERROR)]
+    lines = []
+    for finding in sorted(wrong, key=lambda one: one.status is not Status.ERROR):
+        lines += [f"{finding.status.mark} {finding.id}: {finding.evidence}", f"    fix: {finding.fix}"]
+    bad = {finding.id for finding in wrong}
+    for group in dict.fromkeys(check.group for check in CHECKS):
+        ids = [check.id for check in CHECKS if check.group == group and check.id not in bad]
+        here = [f for f in findings if f.id in ids and f.status is Status.OK]
+        told = [f.evidence for f in here if f.id in _TELLING and f.evidence != f.title]
+        if here:
+            count = len({finding.id for finding in here})
+            lines.append(f"{Status.OK.mark} {group}: {count} {'check' if count == 1 else 'checks'} fine"
+                         + "".join(f"; {text}" for text in dict.fromkeys(told)))  # fmt: skip
+    lines += [f"{f.status.mark} {f.id}: {f.evidence}" for f in findings if f.status is Status.SKIPPED]
+    return lines if wrong else [*lines, "Nothing is wrong."]
+
+
+def _mended(mended: Sequence[Mended]) -> list[str]:
+    lines = []
+    for one in mended:
+        if one.done:
+            lines += [f"fixed {one.id}: {one.done}", f"    undo: {one.undo}"]
+        else:
+            lines.append(f"NOT fixed {one.id}: {one.path}: {one.reason}")
+    return ["", *lines] if lines else []
+
+
+def _document(finding: Finding, mended: Sequence[Mended]) -> dict[str, Any]:
+    path = str(finding.path) if finding.path else None
+    done = next((one for one in mended if one.id == finding.id and one.done), None)
     return {
-        "free_bytes": found.free_bytes,
-        "total_bytes": found.total_bytes,
-        "source": found.source,
-        "free_inodes": found.free_inodes,
+        "id": finding.id,
+        "status": finding.status.value,
+        "title": finding.title,
+        "evidence": finding.evidence,
+        "fix": finding.fix,
+        "path": path,
+        "figures": dict(finding.figures),
+        "fixed": {"done": done.done, "undo": done.undo} if done else None,
     }
-
-
-def _volume_findings(path: Path, found: Room) -> list[Finding]:
-    findings = []
-    if not os.access(found.path, os.W_OK):
-        findings.append(Finding(str(path), "cannot be written to", "choose another folder, or change its owner"))
-    if found.free_inodes is not None and found.free_inodes < _LOW_INODES:
-        what = f"{found.free_inodes} more files can be made"
-        findings.append(Finding(str(path), what, "delete folders of many small files: caches, unpacked data sets"))
-    free = found.free_bytes
-    if free is not None and found.total_bytes and free < min(_LOW_BYTES, found.total_bytes // 20):
-        what = f"{show_bytes(free)} free ({found.source})"
-        findings.append(Finding(str(path), what, "free some space, or save to another volume"))
-    return findings
-
-
-def _vault_findings(vault: Vault) -> list[Finding]:
-    findings = [
-        Finding(
-            str(vault.root / name),
-            "no seal: " + "; ".join(found.problems),
-            "the next guarded run sets it aside; resume from another",
-        )
-        for name, found in vault.unsealed().items()
-        if found.kind is None
-    ]
-    findings += [
-        Finding(str(c.path), "files that its seal lists are missing or cut", "resume from another; it is set aside")
-        for c in vault.checkpoints()
-        if c.kind is None
-    ]
-    findings += [
-        Finding(str(c.path), f"cut or overwritten: {', '.join(cut)}", f"what is whole in it is {c.kind}; see verify")
-        for c in vault.checkpoints()
-        if c.kind and (cut := cut_files(c.path, c.seal))
-    ]
-    if vault.trash_bytes():
-        what = f"{show_bytes(vault.trash_bytes())} of deletions did not finish"
-        findings.append(
-            Finding(str(vault.own / "trash"), what, "outlast why names the reason; the next run tries again")
-        )
-    save = _next_save(vault)
-    if save["saves_that_fit"] == 0:
-        what = f"the next full save ({show_bytes(save['need_bytes'])}) does not fit in {show_bytes(save['free_bytes'])}"
-        findings.append(Finding(str(vault.root), what, "outlast run makes room: older checkpoints become light or go"))
-    return findings
-
-
-def _next_save(vault: Vault) -> dict[str, int | None]:
-    """What the next save needs, from the last full one: a margin of 1 % and 256 KiB."""
-    full = [checkpoint for checkpoint in vault.checkpoints() if checkpoint.kind == "full"]
-    need = int(full[-1].bytes * 1.01) + 256 * 1024 if full else None
-    free = vault.room().free_bytes
-    fits = None if need is None or free is None else max(0, free) // need
-    return {"need_bytes": need, "free_bytes": free, "saves_that_fit": fits}

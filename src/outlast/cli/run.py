@@ -9,7 +9,7 @@ import typer
 
 from outlast.cli import _app
 from outlast.host import Budget
-from outlast.launch import Order, supervise
+from outlast.launch import Order, settings, supervise
 
 app = _app.new(__doc__ or "")
 _EPILOG = (
@@ -38,6 +38,13 @@ def run(
     forbid_rung: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Never take this rung of the ladder. Repeatable.")
     ] = None,
+    reclaim: Annotated[
+        str,
+        typer.Option(
+            metavar="WORDS",
+            help="What saves may take from caches when short: partial (default), minutes, download, pip ...",
+        ),
+    ] = "",
     resume: Annotated[
         str,
         typer.Option(metavar="auto|always|never", help="auto: when the last run of this command was cut short."),
@@ -52,6 +59,7 @@ def run(
         keep=keep,
         keep_exact=keep_exact,
         forbid=frozenset(forbid_rung or ()),
+        reclaim=reclaim or settings.reclaim([dir.expanduser(), Path()]),
         resume=resume,
         restarts=restarts,
     )

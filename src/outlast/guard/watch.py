@@ -15,7 +15,7 @@ from outlast.guard import pause
 from outlast.guard.forecast import Forecast, Reading, Save, forecast, sentence
 from outlast.guard.story import Story
 from outlast.guard.tail import Tail
-from outlast.host import Budget, Room, room
+from outlast.host import Budget, Pressure, Room, pressure, room, show_bytes
 
 _POLL_SECONDS = 1.0
 _FIRST_SECONDS = 0.2
@@ -81,7 +81,7 @@ class Watch:
     _spoke: float = float("-inf")
     _said: object = None
     _mode: str = ""
-    _told_waiting: bool = False
+    _warned: set[tuple[object, str, bool]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -175,6 +175,7 @@ class Watch:
             if here.free_bytes is None or (here.device, here.source) in seen:
                 continue
             seen.add((here.device, here.source))
+            self._warn(place, here)
             kept = self._readings.setdefault(str(place), deque(maxlen=_KEPT_READINGS))
             now = Reading(self.clock(), here.free_bytes, here.total_bytes)
             forecasts.append((place, forecast((*kept, now), self._saves())))
@@ -182,6 +183,17 @@ class Watch:
             if not self._held and (not kept or now.time - kept[-1].time >= _READING_SECONDS):
                 kept.append(now)
         return min(forecasts, key=lambda pair: pair[1].free_bytes, default=None)
+
+    def _warn(self, place: Path, here: Room) -> None:
+        """Once for each limit: that it is close, or that the figure is not the user's."""
+        close = pressure(here) in (Pressure.WARN, Pressure.FULL)
+        left = f"{show_bytes(here.free_bytes)} of {show_bytes(here.total_bytes)} are left in {place} ({here.source})"
+        for text in filter(None, [here.doubt, left if close else None]):
+            key = (here.device, here.source, text is here.doubt)
+            if key not in self._warned:
+                self._warned.add(key)
+                self.record("warned", why=text, root=str(place))
+                self.screen.line(text)
 
     def _saves(self) -> list[Save]:
         return [Save(event.get("step"), int(event.get("bytes") or 0)) for event in self.story.all("sealed")[-10:]]

@@ -1,13 +1,16 @@
-"""Facts about this machine: volumes, usage, memory. Reads only; changes nothing.
+"""Facts about this machine: platform, mounts, room, usage, memory. Reads only; changes nothing.
 
 Sizes are bytes and carry their source; what cannot be read is None.
 """
 
+from outlast.host.full import Pressure, explain_full, pressure
 from outlast.host.in_use import OpenFiles, is_locked, lease, leases_are_safe, users_of
 from outlast.host.memory import MemoryGroup, memory_group
-from outlast.host.platforms import PLATFORMS, Fact, Platform, Spot, recognise
+from outlast.host.mounts import Mount, mount_at, parse_mounts
+from outlast.host.platforms import PLATFORMS, Fact, Platform, Spot, recognise, spots_here
+from outlast.host.quota import Quota, quotas
 from outlast.host.units import parse_bytes, show_bytes, show_seconds
-from outlast.host.usage import Usage, allocated_bytes, tree
+from outlast.host.usage import Item, Largest, Usage, allocated_bytes, largest, tree
 from outlast.host.volumes import (
     BUDGETS_VARIABLE,
     Budget,
@@ -23,25 +26,37 @@ __all__ = [
     "PLATFORMS",
     "Budget",
     "Fact",
+    "Item",
+    "Largest",
     "Limit",
     "MemoryGroup",
+    "Mount",
     "OpenFiles",
     "Platform",
+    "Pressure",
+    "Quota",
     "Room",
     "Spot",
     "Usage",
     "allocated_bytes",
     "declared_budgets",
     "existing",
+    "explain_full",
     "is_locked",
+    "largest",
     "lease",
     "leases_are_safe",
     "memory_group",
+    "mount_at",
     "parse_bytes",
+    "parse_mounts",
+    "pressure",
+    "quotas",
     "recognise",
     "room",
     "show_bytes",
     "show_seconds",
+    "spots_here",
     "tree",
     "users_of",
 ]

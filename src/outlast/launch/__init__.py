@@ -3,8 +3,9 @@
 `supervise` has the effects; `ends`, `again` and `order` decide; `inject/` is what the command's Python processes load.
 """
 
+from outlast.launch import settings
 from outlast.launch.order import Order
 from outlast.launch.supervise import supervise
 from outlast.launch.why import Story, explain
 
-__all__ = ["Order", "Story", "explain", "supervise"]
+__all__ = ["Order", "settings", "Story", "explain", "supervise"]

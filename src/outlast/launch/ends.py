@@ -36,6 +36,10 @@ class Recorded:
     """Name of the thread; None for the main one."""
     reports_anothers_end: bool = False
     """True when it only says that another process ended."""
+    path: str | None = None
+    """File that could not be written, where the exception names one."""
+    errno: int | None = None
+    """The system's number of the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Facts:
     """End of its stderr."""
     free_bytes: int | None = None
     """Least room on the watched volumes at the end."""
+    full: str = ""
+    """Which limit a write hit, on which mount; empty when none did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +286,8 @@ def _always(facts: Facts, cause: str) -> list[str]:
         lines.append(f"oom_kill did not rise ({facts.oom_source})")
     if facts.max_rss_bytes:
         lines.append(f"its main process held {show_bytes(facts.max_rss_bytes)} at most")
+    if facts.full and cause in ("ENOSPC", "EDQUOT"):
+        lines.append(facts.full)
     if facts.free_bytes is not None and cause in ("ENOSPC", "EDQUOT"):
         lines.append(f"{show_bytes(facts.free_bytes)} were free at the end on the volumes that outlast watches")
     return lines

@@ -82,6 +82,13 @@ def number_of(error: BaseException) -> int | None:
     return next((link.errno for link in chain(error) if isinstance(link, OSError) and link.errno), None)
 
 
+def file_of(error: BaseException) -> str | None:
+    """The path that the first exception with a number in the chain names; Rust's and C++'s name none."""
+    links = (link for link in chain(error) if isinstance(link, OSError) and link.errno in NUMBERS)
+    names = (os.fspath(link.filename) for link in links if isinstance(link.filename, str | os.PathLike))
+    return next((os.path.abspath(name) for name in names if isinstance(name, str)), None)  # noqa: PTH100
+
+
 def describe(error: BaseException, trace: TracebackType | None) -> dict[str, Any]:
     """Facts of an uncaught exception for the journal's ``exception`` event."""
     frames = traceback.extract_tb(trace)
@@ -90,6 +97,7 @@ def describe(error: BaseException, trace: TracebackType | None) -> dict[str, Any
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
         "message": str(error)[:_MESSAGE],
         "errno": number_of(error),
+        "path": file_of(error),
         "cause": cause_of(error),
         "frames": [f"{f.filename}:{f.lineno} in {f.name}: {f.line or ''}" for f in frames[-_FRAMES:]],
         "by_user_code": bool(last) and not _is_library(last),

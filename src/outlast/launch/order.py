@@ -43,6 +43,8 @@ class Order:
     """An exact way back always, even if new saves have to be light."""
     forbid: frozenset[int] = field(default_factory=frozenset)
     """Rungs of the ladder that may not be taken."""
+    reclaim: str = ""
+    """What rung 3 may take from caches; empty for what no tool can use any more."""
     resume: str = "auto"
     """``auto``, ``always`` or ``never``."""
     restarts: int = 3
@@ -63,6 +65,10 @@ class Order:
             from outlast.checkpoints import Keep
 
             Keep.parse(self.keep)
+        if self.reclaim:
+            from outlast.caches import allowed
+
+            allowed(self.reclaim)
 
 
 def environment(order: Order, run: str, attempt: int, resume: bool, base: Mapping[str, str]) -> dict[str, str]:
@@ -85,6 +91,7 @@ def environment(order: Order, run: str, attempt: int, resume: bool, base: Mappin
         "OUTLAST_KEEP": order.keep,
         "OUTLAST_KEEP_EXACT": "1" if order.keep_exact else "",
         "OUTLAST_FORBID": ",".join(map(str, sorted(order.forbid))),
+        "OUTLAST_RECLAIM": order.reclaim,
         "OUTLAST_RESUME": "1" if resume else "",
     }
     kept = {name: value for name, value in base.items() if name not in ours}

@@ -17,6 +17,7 @@ _WORDS = {
     "empty_trash": "emptied the trash",
     "drop": "dropped a checkpoint",
     "drop_quarantined": "dropped remains",
+    "sweep_cache": "swept a cache",
     "lighten": "made a checkpoint light",
     "save_as": "saved in a smaller kind",
     "release_ballast": "released the ballast",

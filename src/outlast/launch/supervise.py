@@ -7,7 +7,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 from outlast import durable, journal
 from outlast.errors import BadInput
 from outlast.guard import Story, Subject, Watch
-from outlast.host import room
+from outlast.host import Budget, explain_full, room
 from outlast.journal import FOLDER, Event, Journal
-from outlast.launch import again, command, ends, processes, summary
+from outlast.launch import again, cache_places, command, ends, processes, summary
 from outlast.launch.order import Order, did_not_finish, environment
 from outlast.launch.output import Output
 from outlast.launch.shm import SharedMemory
@@ -53,7 +53,9 @@ def supervise(order: Order, base: Mapping[str, str] | None = None) -> int:
 def _become(order: Order, base: Mapping[str, str]) -> None:
     attempt = int(base.get("OUTLAST_ATTEMPT", "1"))
     outer = Path(base[journal.HOME_VARIABLE])
-    inner = Order(order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.resume)
+    inner = Order(
+        order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume
+    )
     variables = environment(inner, base[journal.RUN_VARIABLE], attempt, bool(base.get("OUTLAST_RESUME")), base)
     try:
         os.execvpe(order.command[0], order.command, variables)
@@ -122,6 +124,10 @@ class _Run:
                 f"cannot make {self.journal.folder}: {durable.why_not(error)}",
                 hint="name a folder that you can write to with --dir",
             ) from error
+        self.base, told = cache_places.placed(self.base, self.order.budgets)
+        for line in told:
+            self.record("caches_placed", why=line)
+            self.output.line(line)
         here = room(self.order.home, self.order.budgets)
         self.ballast.keep(here.free_bytes, here.total_bytes)
         processes.adopt_orphans()
@@ -195,9 +201,11 @@ class _Run:
 
     def _facts(self, pid: int, ended: command.Ended, counts: processes.OomCounts, since: float) -> ends.Facts:
         recorded = [_recorded(event) for event in self.story.all("exception", since=since)]
+        pertinent = ends.pertinent(recorded, pid, ended.status)
         return ends.Facts(
             status=ended.status,
-            recorded=ends.pertinent(recorded, pid, ended.status),
+            recorded=pertinent,
+            full=_full(pertinent, self.order.budgets),
             oom_kills=counts.rise,
             oom_source=counts.source,
             oom_age_seconds=counts.age_seconds,
@@ -250,6 +258,12 @@ class _Screen:
         return self.output().status(text)
 
 
+def _full(recorded: Sequence[ends.Recorded], budgets: Sequence[Budget]) -> str:
+    """What stood in the way of the last write that failed for want of room; empty when no exception names its path."""
+    failed = [(one.path, one.errno) for one in recorded if one.path and one.cause in ("ENOSPC", "EDQUOT")]
+    return explain_full(*failed[-1], room(failed[-1][0], budgets)) if failed else ""
+
+
 def _recorded(event: Event) -> ends.Recorded:
     return ends.Recorded(
         type=str(event.get("type", "?")),
@@ -259,4 +273,6 @@ def _recorded(event: Event) -> ends.Recorded:
         pid=event.pid,
         thread=event.get("thread"),
         reports_anothers_end=bool(event.get("reports_anothers_end")),
+        path=str(event.get("path")) if event.get("path") else None,
+        errno=event.get("errno"),
     )

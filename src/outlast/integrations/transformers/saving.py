@@ -107,7 +107,7 @@ def _finish(trainer: Any, guard: Guard, stage: Stage) -> Draft:
 
 
 def _write_sidecar(trainer: Any, stage: Stage) -> bool:
-    """What a Trainer would otherwise forget: the light form of the moments, and with save_only_model the small state."""
+    """What a Trainer would forget: the light form of its moments; with save_only_model the small state too."""
     import safetensors.torch
 
     light = codec.to_light(trainer.optimizer.state_dict()) if _can_be_light(trainer) else None

@@ -1,0 +1,146 @@
+"""What is in a thing that could be freed, and whether anybody uses it. Reads only; follows no link."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from outlast.caches.plan import Linked
+from outlast.host import OpenFiles, lease, leases_are_safe, show_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a walk through a thing saw."""
+
+    single_bytes: int
+    """Blocks of folders and of files with one name, bytes."""
+    linked: tuple[Linked, ...]
+    """Files with several names."""
+    files: int
+    """Regular files and links."""
+    newest: float
+    """Latest change, seconds since the epoch."""
+    problem: str | None
+    """Why it must not go whatever its users: another user's, another mount, cannot be read."""
+    used: str | None
+    """Who uses it, as far as the kernel's leases tell."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """One look at the machine: who has what open now, and what time it is.
+
+    Args:
+        open_files: what processes have open.
+        now: seconds since the epoch.
+        uid: whose files may go.
+    """
+
+    open_files: OpenFiles = field(default_factory=OpenFiles.now)
+    now: float = field(default_factory=time.time)
+    uid: int = field(default_factory=os.geteuid)
+
+    def look(self, paths: Sequence[Path], *, idle_minutes: float) -> Found:
+        """Walk through a thing.
+
+        Args:
+            paths: its files and folders.
+            idle_minutes: it is in use while anything in it is younger.
+        """
+        walk = _Walk(self.uid)
+        with leases_are_safe():
+            for path in paths:
+                walk.through(path)
+        used = walk.used or self._opened(paths) or self._is_young(walk.newest, idle_minutes)
+        linked = tuple(Linked(inode, links, here, size) for inode, (links, here, size) in walk.linked.items())
+        return Found(walk.single, linked, walk.files, walk.newest, walk.problem, used)
+
+    def _opened(self, paths: Sequence[Path]) -> str | None:
+        users = (self.open_files.user_of(path) for path in paths if not path.is_symlink())
+        return next((f"in use by {user}" for user in users if user), None)
+
+    def _is_young(self, newest: float, idle_minutes: float) -> str | None:
+        age = self.now - newest
+        return f"written {show_seconds(max(0.0, age))} ago" if age < idle_minutes * 60 else None
+
+
+@dataclass(slots=True)
+class _Walk:
+    uid: int
+    single: int = 0
+    linked: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
+    files: int = 0
+    newest: float = 0.0
+    problem: str | None = None
+    used: str | None = None
+
+    def through(self, top: Path) -> None:
+        try:
+            info = os.lstat(top)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.problem = self.problem or f"cannot be read: {os.strerror(error.errno or 0)}"
+            return
+        device = info.st_dev
+        stack = [(os.fspath(top), info)]
+        while stack:
+            path, info = stack.pop()
+            if info.st_dev != device:
+                self.problem = self.problem or f"holds another mount: {path!r}"
+                continue
+            self._take(path, info)
+            if stat.S_ISDIR(info.st_mode):
+                stack.extend(self._children(path))
+
+    def _take(self, path: str, info: os.stat_result) -> None:
+        if info.st_uid != self.uid:
+            self.problem = self.problem or f"holds files of another user (uid {info.st_uid})"
+        size = info.st_blocks * 512
+        if stat.S_ISDIR(info.st_mode):
+            self.single += size
+            return
+        self.newest = max(self.newest, info.st_mtime)
+        self.files += 1
+        if info.st_nlink > 1:
+            links, here, _ = self.linked.get((info.st_dev, info.st_ino), (info.st_nlink, 0, size))
+            self.linked[(info.st_dev, info.st_ino)] = (links, here + 1, size)
+        else:
+            self.single += size
+        if stat.S_ISREG(info.st_mode) and info.st_uid == self.uid and self.used is None:
+            free = lease(path)
+            if free is not True:
+                self.used = f"{'in use' if free is False else 'the kernel cannot tell who uses it'}: {path!r}"
+
+    def _children(self, folder: str) -> list[tuple[str, os.stat_result]]:
+        found = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    found.append((entry.path, entry.stat(follow_symlinks=False)))
+        except OSError as error:
+            self.problem = self.problem or f"{folder!r} cannot be read: {os.strerror(error.errno or 0)}"
+        return found
+
+
+def refusal(root: Path, home: Path, cwd: Path) -> str | None:
+    """Why a folder must not be swept whatever variable points at it; None when it may be."""
+    real = Path(os.path.realpath(root))
+    if real == Path("/") or real == home or real in home.parents:
+        return "it is the root or your home folder, or above it"
+    if real == cwd or real in cwd.parents:
+        return "it is the current folder, or above it"
+    if os.path.ismount(real):
+        return "it is a mount point"
+    if (real / ".git").exists():
+        return "it is a git work tree"
+    try:
+        owners = {os.lstat(root).st_uid, os.stat(real).st_uid}
+    except OSError as error:
+        return f"it cannot be read: {os.strerror(error.errno or 0)}"
+    return None if owners == {os.geteuid()} else "it belongs to another user"
