@@ -9,7 +9,7 @@ from outlast.caches.catalogue import CATALOGUE, Cache, Cost, Place, Sweep, by_id
 from outlast.caches.clear import Outcome, Result, execute
 from outlast.caches.effect import Report, Seen, check, too_late
 from outlast.caches.find import Inventory, Skipped, inventory
-from outlast.caches.here import Here, look, make_folders
+from outlast.caches.here import Here, holds_something, look, make_folders
 from outlast.caches.layout import Layout, Remark, Setting, Site, mend
 from outlast.caches.layout import decide as decide_layout
 from outlast.caches.notebook import Setup, setup
@@ -53,6 +53,7 @@ __all__ = [
     "decide_layout",
     "execute",
     "frees_bytes",
+    "holds_something",
     "hub",
     "inventory",
     "look",

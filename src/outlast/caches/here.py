@@ -68,7 +68,7 @@ def look(
         {name: site(place.path) for name, place in found.items()},
         values,
         folder,
-        present=frozenset(name for name, place in found.items() if _holds_something(place.path)),
+        present=frozenset(name for name, place in found.items() if holds_something(place.path)),
     )
     layout = Layout(mended.settings + decided.settings, mended.remarks + decided.remarks)
     return Here(platform, tuple(sites), layout)
@@ -101,7 +101,8 @@ def _site(path: Path, measured: Room, spots: Sequence[Spot]) -> Site:
     )
 
 
-def _holds_something(path: Path) -> bool:
+def holds_something(path: Path) -> bool:
+    """True for a folder with anything in it."""
     try:
         with os.scandir(path) as entries:
             return any(True for _ in entries)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
-from outlast.caches import Here, Layout, Place, look, make_folders, places
+from outlast.caches import Here, Layout, Place, holds_something, look, make_folders, places
 from outlast.errors import OutlastError
 from outlast.host import Budget, room
 
@@ -19,7 +16,7 @@ def settings_for(here: Layout, found: Mapping[str, Place], environment: Mapping[
     What the user has set stays as it is (`outlast env` says what is wrong with it), and what is downloaded already is
     not left behind (`outlast migrate` moves it).
     """
-    empty = {name for name, place in found.items() if not _holds_something(place.path)}
+    empty = {name for name, place in found.items() if not holds_something(place.path)}
     kept = [
         setting
         for setting in here.settings
@@ -48,9 +45,3 @@ def placed(
         return dict(environment), [f"caches stay where they are: {error.message}"]
     names = ", ".join(f"{setting.variable}={setting.value}" for setting in layout.settings)
     return layout.applied(environment), [f"caches go where there is room (outlast env says why): {names}"]
-
-
-def _holds_something(path: Path) -> bool:
-    with suppress(OSError), os.scandir(path) as entries:
-        return any(True for _ in entries)
-    return False
