@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -24,6 +25,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """errno values that mean: making room cures it."""
 
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 _KEEP_SIZE = 1
 _BEGIN_WRITING = 2  # SYNC_FILE_RANGE_WRITE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -109,6 +111,19 @@ def replace(part: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
+def read_small(path: str | os.PathLike[str], most: int = 1 << 20) -> bytes:
+    """A regular file's bytes; a pipe in its place is an error, not a wait for ever.
+
+    Raises:
+        OSError: when it is no regular file (EINVAL), is a link (ELOOP), or cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        return file.read(most)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a small file as a whole: after a kill at any line it is the old one or the new one."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -177,15 +192,22 @@ def remove_tree(path: Path) -> Removal:
     """
     reasons: list[str] = []
     freed = held = 0
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:  # another one has finished it
+        return Removal(path.name, 0, 0, None)
+    mounts = mounts_below(path)
+    if os.fspath(path) in mounts:
+        return Removal(path.name, 0, 0, f"{path} is another mount")
     # A stack, not recursion: somebody else's tree may be deeper than Python recurses.
-    stack = [(os.fspath(path), os.lstat(path), False)]
+    stack = [(os.fspath(path), info, False)]
     while stack:
         name, info, is_emptied = stack.pop()
         is_folder = stat.S_ISDIR(info.st_mode)
         size = info.st_blocks * 512
         try:
             if is_folder and not is_emptied:
-                children = _children(name, info.st_dev, reasons)
+                children = _children(name, mounts, reasons)
                 stack += [(name, info, True), *children]
                 continue
             if not is_folder and info.st_nlink > 1 and os.lstat(name).st_nlink > 1:
@@ -198,16 +220,34 @@ def remove_tree(path: Path) -> Removal:
     return Removal(path.name, freed, held, reasons[0] if reasons else None)
 
 
-def _children(folder: str, device: int, reasons: list[str]) -> list[tuple[str, os.stat_result, bool]]:
+def _children(folder: str, mounts: frozenset[str], reasons: list[str]) -> list[tuple[str, os.stat_result, bool]]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            info = entry.stat(follow_symlinks=False)
-            if info.st_dev == device:
-                found.append((entry.path, info, False))
-            else:
+            if entry.path in mounts:
                 reasons.append(f"{entry.path} is another mount")
+            else:
+                found.append((entry.path, entry.stat(follow_symlinks=False), False))
     return found
+
+
+def mounts_below(path: str | os.PathLike[str], *, table: str = "/proc/self/mountinfo") -> frozenset[str]:
+    """Mount points at or below a path, written as that path begins.
+
+    The device number does not tell a bind mount from its surroundings, and containers are made of bind mounts.
+
+    Args:
+        path: a folder; what stands in its own place counts too.
+        table: the kernel's list (proc_pid_mountinfo(5)).
+    """
+    given = os.fspath(path)
+    real = f"{os.path.realpath(Path(given).parent)}/{Path(given).name}".replace("//", "/")
+    try:
+        fields = [line.split(b" ")[4] for line in Path(table).read_bytes().split(b"\n") if line.count(b" ") > 5]
+    except OSError:
+        return frozenset()
+    points = {os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)) for field in fields}
+    return frozenset(given + point[len(real) :] for point in points if point == real or point.startswith(real + "/"))
 
 
 def why_not(error: OSError) -> str:
@@ -230,7 +270,9 @@ def into_trash(path: Path, trash: Path) -> Path:
     Raises:
         OSError: when it cannot be renamed (immutable, another owner's folder, read-only).
     """
-    target = trash / f"{path.name}.{secrets.token_hex(4)}"
+    # A name may have 255 bytes, and this one gets longer.
+    kept = os.fsdecode(os.fsencode(path.name)[:200])
+    target = trash / f"{kept}.{secrets.token_hex(4)}"
     os.rename(path, target)
     sync_folder(path.parent)
     return target

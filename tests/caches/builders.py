@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from outlast.caches import Survey
+
 DAY = 86400.0
 
 
@@ -70,14 +72,7 @@ class Hub:
         self.ref(name, "main", revision)
         return self.root / name
 
-    def age(self, days: float = 2.0) -> None:
-        """Make everything as old as that."""
-        age(self.root, days)
 
-
-def age(root: Path, days: float = 2.0) -> None:
-    """Make everything below a folder as old as that."""
-    when = time.time() - days * DAY
-    for folder, _, names in os.walk(root):
-        for name in names:
-            os.utime(os.path.join(folder, name), (when, when), follow_symlinks=False)
+def later(days: float = 2.0) -> Survey:
+    """A look at the machine some days on: what was made just now is old by then."""
+    return Survey(now=time.time() + days * DAY)

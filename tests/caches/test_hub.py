@@ -10,15 +10,15 @@ import pytest
 from outlast import durable
 from outlast.caches import Cost, Item, Survey, by_id, hub
 from tests.builders import opened_by_another_process
-from tests.caches.builders import Hub
+from tests.caches.builders import Hub, later
 
 DIGEST = "ab" * 32
 
 
-def found(cache: Hub) -> dict[str, list[Item]]:
-    """Things by kind."""
+def found(cache: Hub, survey: Survey | None = None) -> dict[str, list[Item]]:
+    """Things by kind, when all of them are old."""
     kinds: dict[str, list[Item]] = {}
-    for item in hub.items(by_id("hf-hub"), cache.root, Survey()):
+    for item in hub.items(by_id("hf-hub"), cache.root, survey or later()):
         kinds.setdefault(item.kind, []).append(item)
     return kinds
 
@@ -30,7 +30,6 @@ def cache(tmp_path: Path) -> Hub:
 
 def test_a_whole_repository_is_one_thing_that_costs_a_download(cache: Hub) -> None:
     cache.model()
-    cache.age()
     [item] = found(cache)["repo"]
     assert item.cost is Cost.DOWNLOAD and item.in_use is None
     assert item.single_bytes >= 20_000 and set(found(cache)) == {"repo"}
@@ -38,8 +37,7 @@ def test_a_whole_repository_is_one_thing_that_costs_a_download(cache: Hub) -> No
 
 def test_a_partial_download_costs_nothing_unless_its_lock_is_held_or_it_is_young(cache: Hub) -> None:
     partial = cache.partial("models--org--model", bytes(5000))
-    assert "ago" in (found(cache)["partial"][0].in_use or "")
-    cache.age()
+    assert "ago" in (found(cache, Survey())["partial"][0].in_use or "")
     assert found(cache)["partial"][0].in_use is None and found(cache)["partial"][0].cost is Cost.SECONDS
     with durable.locked(cache.lock("models--org--model", "etag-partial"), wait=True):
         assert found(cache)["partial"][0].in_use == "a download is under way"
@@ -50,7 +48,6 @@ def test_a_partial_download_costs_nothing_unless_its_lock_is_held_or_it_is_young
 def test_a_blob_that_no_revision_needs_is_an_orphan(cache: Hub) -> None:
     repo = cache.model()
     (repo / "blobs" / "left-behind").write_bytes(bytes(9000))
-    cache.age()
     [orphan] = found(cache)["orphan"]
     assert orphan.paths == (repo / "blobs" / "left-behind",)
 
@@ -59,7 +56,6 @@ def test_a_revision_that_no_branch_names_goes_with_the_blobs_that_it_alone_needs
     repo = cache.model()
     shared = cache.file("models--org--model", "r0", "model.safetensors", b"", etag="etag-r1-model.safetensors")
     own = cache.file("models--org--model", "r0", "old.bin", bytes(7000))
-    cache.age()
     [revision] = found(cache)["revision"]
     assert set(revision.paths) == {repo / "snapshots" / "r0", own} and shared not in revision.paths
 
@@ -67,7 +63,6 @@ def test_a_revision_that_no_branch_names_goes_with_the_blobs_that_it_alone_needs
 def test_without_any_branch_no_revision_is_called_superfluous(cache: Hub) -> None:
     repo = cache.model()
     (repo / "refs" / "main").unlink()
-    cache.age()
     assert set(found(cache)) == {"repo"}
 
 
@@ -80,7 +75,6 @@ def test_a_repository_that_hf_cache_does_not_show_is_found(cache: Hub, fault: st
         os.rename(repo / "snapshots", cache.root.parent / "elsewhere")
     else:
         cache.ref("models--org--model", "v2", "no-such-revision")
-    cache.age()
     [broken] = found(cache)["broken"]
     assert broken.paths == (repo,) and broken.note
     scan = pytest.importorskip("huggingface_hub").scan_cache_dir(cache.root)
@@ -90,7 +84,6 @@ def test_a_repository_that_hf_cache_does_not_show_is_found(cache: Hub, fault: st
 def test_a_payload_of_the_shared_store_goes_when_its_list_names_no_link(cache: Hub) -> None:
     repo = cache.model(size=200_000)
     payload = cache.share(repo / "blobs" / "etag-r1-model.safetensors", DIGEST)
-    cache.age()
     [item] = found(cache)["repo"]
     assert [(stored.path, stored.bytes) for stored in item.stored] == [(payload, 200_704)]
     assert item.single_bytes < 100_000
@@ -111,7 +104,6 @@ def test_a_payload_whose_list_cannot_be_read_stays(cache: Hub, manifest: bytes |
     elif manifest:
         (cache.root / "empty").touch()
         refs.symlink_to(cache.root / "empty")
-    cache.age()
     assert "shared" not in found(cache)
 
 
@@ -120,8 +112,31 @@ def test_a_folder_called_blobs_without_the_hubs_mark_is_not_its_store(cache: Hub
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
     path.with_name(f"{DIGEST}.refs").touch()
-    cache.age()
     assert found(cache) == {}
+
+
+@pytest.mark.parametrize("way", ["a link", "elsewhere", "unreadable ref"])
+def test_where_it_cannot_be_told_what_is_needed_nothing_is_an_orphan(cache: Hub, tmp_path: Path, way: str) -> None:
+    repo = cache.model()
+    (repo / "blobs" / "maybe").write_bytes(bytes(9000))
+    if way == "a link":
+        os.rename(repo / "snapshots", tmp_path / "snapshots")
+        (repo / "snapshots").symlink_to(tmp_path / "snapshots")
+    elif way == "elsewhere":
+        (tmp_path / "file").touch()
+        (repo / "snapshots" / "r1" / "other").symlink_to(tmp_path / "file")
+    else:
+        os.mkfifo(repo / "refs" / "v2")
+    assert not found(cache).keys() & {"orphan", "revision"}
+
+
+def test_a_link_by_another_way_to_the_same_blobs_is_understood(cache: Hub, tmp_path: Path) -> None:
+    repo = cache.model()
+    (tmp_path / "way").symlink_to(cache.root)
+    link = repo / "snapshots" / "r1" / "model.safetensors"
+    link.unlink()
+    link.symlink_to(tmp_path / "way" / repo.name / "blobs" / "etag-r1-model.safetensors")
+    assert "orphan" not in found(cache)
 
 
 def test_what_is_no_repository_is_not_looked_at(cache: Hub) -> None:
@@ -129,7 +144,6 @@ def test_what_is_no_repository_is_not_looked_at(cache: Hub) -> None:
         (cache.root / name).mkdir()
         (cache.root / name / "file").write_text("mine")
     (cache.root / "models--org--link").symlink_to(cache.root / "notes--mine")
-    cache.age()
     assert found(cache) == {}
 
 

@@ -12,7 +12,7 @@ from outlast.errors import BadInput
 from outlast.host import Budget, allocated_bytes
 from outlast.journal import Journal
 from tests.builders import events, kinds, make_vault, needs, undeletable, writer
-from tests.caches.builders import Hub, age
+from tests.caches.builders import Hub, later
 
 KIB = 1024
 
@@ -22,16 +22,15 @@ def hub(tmp_path: Path) -> Hub:
     cache = Hub(tmp_path / "home/.cache/huggingface/hub")
     cache.model(size=400 * KIB)
     cache.partial("models--org--model", bytes(300 * KIB))
-    wheels = tmp_path / "home/.cache/pip/http-v2/a"
+    wheels = tmp_path / "home/.cache/pip/http-v2/a/0"
     wheels.mkdir(parents=True)
     (wheels / "wheel").write_bytes(bytes(200 * KIB))
-    age(tmp_path / "home")
     return cache
 
 
 def reclaim(tmp_path: Path, *words: str) -> Reclaim:
     def look() -> Inventory:
-        return inventory({"HOME": str(tmp_path / "home")}, cwd=tmp_path / "elsewhere")
+        return inventory({"HOME": str(tmp_path / "home")}, survey=later(), cwd=tmp_path / "elsewhere")
 
     return Reclaim(frozenset(words), Journal(tmp_path / "journal", "run"), look=look)
 

@@ -184,13 +184,32 @@ def test_a_sidecar_that_cannot_be_read_is_a_seal_error(tmp_path: Path, damage: s
 @given(count=st.integers(1, 700), seed=st.integers(0, 100))
 def test_the_first_moment_keeps_its_signs_and_the_mean_size_of_each_block(count: int, seed: int) -> None:
     first = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)) * 1e-9
-    light = codec.to_light({"state": {0: {"exp_avg": first}}, "param_groups": []})
+    state = {"state": {0: {"exp_avg": first, "exp_avg_sq": torch.ones_like(first)}}, "param_groups": []}
+    light = codec.to_light(state)
     assert light is not None
     back = codec.from_light(light)["state"][0]["exp_avg"]
     assert torch.equal(back >= 0, first >= 0) and back.shape == first.shape
     whole = first.numel() // 64 * 64
     sizes = [one.reshape(-1)[:whole].abs().view(-1, 64).mean(1) for one in (back, first)]
     torch.testing.assert_close(*sizes, rtol=0.01, atol=0)
+
+
+def test_a_number_that_never_had_a_gradient_is_not_moved_by_its_neighbours() -> None:
+    first, second = torch.zeros(100, 64), torch.zeros(100, 64)
+    first[:10, :40], second[:10, :40] = 1e-3, 1e-8
+    first[0, 0] = float("nan")
+    light = codec.to_light({"state": {0: {"exp_avg": first, "exp_avg_sq": second}}, "param_groups": []})
+    assert light is not None
+    back = codec.from_light(light)["state"][0]
+    assert not back["exp_avg"][10:].any() and not back["exp_avg"][:, 40:].any()
+    assert (back["exp_avg"].abs() <= back["exp_avg_sq"].sqrt() * 1.0001).all()
+
+
+def test_a_momentum_without_a_second_moment_to_bound_it_starts_at_zero(tmp_path: Path) -> None:
+    _, optimizer = trained(KNOWN["SGD with momentum"])
+    back = expanded(tmp_path, optimizer)["state"]
+    buffers = [slots["momentum_buffer"] for slots in back.values() if slots["momentum_buffer"].dim() > 1]
+    assert buffers and not any(buffer.any() for buffer in buffers)
 
 
 def test_the_light_form_of_a_large_state_takes_what_was_predicted(tmp_path: Path) -> None:

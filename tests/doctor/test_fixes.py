@@ -31,7 +31,13 @@ class Machine:
         self.deep = False
         (root / "bin").mkdir()
         self.program("outlast", f'exec {sys.executable} -m outlast "$@"')
-        self.environment = {"HOME": str(self.home), "PATH": f"{root}/bin:{os.environ['PATH']}", "USER": "me"}
+        (root / "tmp").mkdir()
+        self.environment = {
+            "HOME": str(self.home),
+            "TMPDIR": str(root / "tmp"),
+            "PATH": f"{root}/bin:{os.environ['PATH']}",
+            "USER": "me",
+        }
 
     def program(self, name: str, body: str) -> None:
         path = self.root / "bin" / name
@@ -65,7 +71,6 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     with ExitStack() as stack:
         made = Machine(tmp_path, stack)
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "home"))
         monkeypatch.setenv("HOME", str(made.home))
         yield made
 
@@ -152,6 +157,10 @@ def hf_partial_downloads(m: Machine) -> None:
     path = repo(m.hub) / "blobs" / "abc.1f2e3d4c.incomplete"
     path.write_bytes(bytes(50_000))
     old(path)
+    # Two days from now: clean looks at the time of the last change too, which nobody can set back.
+    later = "import sys, time; now = time.time; time.time = lambda: now() + 172800; "
+    later += "from outlast.cli import main; sys.exit(main())"
+    m.program("outlast", f"exec {sys.executable} -c '{later}' \"$@\"")
 
 
 def stale_torch_lock(m: Machine) -> None:
@@ -165,7 +174,7 @@ def token_in_cache_you_clean(m: Machine) -> None:
     m.environment["HF_HOME"] = str(m.home / "scratch" / "hf")  # the folder for temporary files is above it
     (m.home / "scratch" / "hf").mkdir(parents=True)
     (m.home / "scratch" / "hf" / "token").write_text("hf_secret")
-    m.stack.enter_context(pytest.MonkeyPatch.context()).setattr(tempfile, "tempdir", str(m.home / "scratch"))
+    m.environment["TMPDIR"] = str(m.home / "scratch")
 
 
 def wandb_unsynced(m: Machine) -> None:

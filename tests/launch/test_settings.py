@@ -15,7 +15,7 @@ def test_the_first_file_that_is_there_counts(tmp_path: Path):
     (tmp_path / "b" / "outlast.toml").write_text('[reclaim]\nallow = ["partial", "pip"]\n')
     assert settings.reclaim([tmp_path, tmp_path / "b"]) == "partial,pip"
     (tmp_path / "outlast.toml").write_text("[reclaim]\nallow = []\n")
-    assert settings.reclaim([tmp_path, tmp_path / "b"]) == ""
+    assert settings.reclaim([tmp_path, tmp_path / "b"]) == "nothing"
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,21 @@ import pytest
 from outlast import journal
 from outlast.checkpoints import Vault
 from tests.builders import names
-from tests.caches.builders import Hub, age
+from tests.caches.builders import Hub
 
 from .conftest import child_environment, share
 
 Volume = Callable[..., Path]
 BLOCK = 4096
 DIGEST = "ef" * 32
+LATER = """
+import sys, time
+now = time.time
+time.time = lambda: now() + 2 * 86400
+from outlast.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""``outlast`` two days from now: the kernel keeps the time of a file's last change, and nobody can set that back."""
 
 
 def clean(home: Path, *words: object, **variables: object) -> dict[str, Any]:
@@ -32,7 +40,7 @@ def clean(home: Path, *words: object, **variables: object) -> dict[str, Any]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OUTLAST", "HF_", "XDG_"))}
     # The journal elsewhere: its own blocks would be part of what is measured.
     environment = {**kept, "HOME": str(home), "XDG_STATE_HOME": "/tmp/outlast-test-state", **variables}
-    command = [sys.executable, "-m", "outlast", "clean", *map(str, words), "--json"]
+    command = [sys.executable, "-c", LATER, "clean", *map(str, words), "--json"]
     done = subprocess.run(
         command, env={k: str(v) for k, v in environment.items()}, cwd="/", capture_output=True, text=True, timeout=300
     )
@@ -80,7 +88,6 @@ def test_a_download_under_way_survives_and_what_a_dead_one_left_is_counted_in_bl
     dead = hub.partial("models--org--model", bytes(1 << 20), etag="dead")
     os.truncate(dead, 40 << 30 if kind == "tmpfs" else 15 << 30)
     lock = hub.lock("models--org--model", "live")
-    hub.age()
     with child(DOWNLOAD, lock, live):
         before = free(home)
         facts = clean(home, "--yes")
@@ -97,7 +104,6 @@ def test_a_broken_repository_and_orphans_are_reclaimed_and_said_truly(volume: Vo
     (hub.root / "models--org--good/blobs/orphan").write_bytes(bytes(3 << 20))
     broken = hub.model("models--org--broken", 8 << 20)
     (broken / "snapshots/r1/gone.json").symlink_to("../../blobs/gone")
-    hub.age()
     os.sync()
     assert clean(home)["predicted_bytes"] == 3 << 20, "without --up-to nothing that must be downloaded goes"
     before = free(home)
@@ -116,7 +122,6 @@ def test_removing_a_repository_frees_what_it_alone_had_in_the_shared_store(volum
     own = hub.share(hub.model("models--org--one", 8 << 20) / "blobs/etag-r1-model.safetensors", "aa" * 32)
     both = hub.share(hub.model("models--org--two", 4 << 20) / "blobs/etag-r1-model.safetensors", DIGEST)
     hub.share(hub.file("models--org--one", "r1", "base.bin", bytes(4 << 20)), DIGEST)
-    hub.age()
     before = free(home)
     facts = clean(home, "--yes", "--up-to", "download", "--keep", "models--org--two")
     grown = free(home) - before
@@ -134,7 +139,6 @@ def test_a_model_that_is_mapped_and_closed_is_in_use(volume: Volume) -> None:
     hub = Hub(home / ".cache/huggingface/hub")
     blob = hub.model() / "blobs/etag-r1-model.safetensors"
     save_file({"w": numpy.zeros(1 << 18, dtype=numpy.float32)}, blob)
-    hub.age()
     with child(MAPPED, blob):
         facts = clean(home, "--yes", "--up-to", "download")
     assert blob.exists() and facts["freed_bytes"] == 0
@@ -153,7 +157,6 @@ def test_credentials_and_results_in_the_cache_folder_are_never_touched(volume: V
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious")
     Hub(home / ".cache/huggingface/hub").model()
-    age(home)
     clean(home, "--yes", "--up-to", "download", "--free", "1TB")
     assert [name for name in precious if not (home / ".cache" / name).exists()] == []
     assert list((home / ".cache/huggingface/hub").iterdir()) == []
@@ -164,7 +167,6 @@ def test_another_users_file_keeps_its_repository(volume: Volume) -> None:
     home = volume("64m")
     hub = Hub(home / ".cache/huggingface/hub")
     blob = hub.model() / "blobs/etag-r1-model.safetensors"
-    hub.age()
     os.chown(blob, 12345, 12345)
     facts = clean(home, "--yes", "--up-to", "download")
     assert blob.exists() and "another user" in facts["items"][0]["reason"]
@@ -177,16 +179,16 @@ def test_a_malicious_tree_does_no_harm_and_is_reported_on_one_line_each(volume: 
     outside.mkdir()
     (outside / "precious").write_text("mine")
     cache = home / ".cache/pip/http-v2"
-    for name in ("a", "b", "c", "d", "e"):
+    for name in ("a/0", "b/0", "c/0", "d/0", "e/0"):
         (cache / name).mkdir(parents=True)
-    (cache / "a" / "link").symlink_to(outside)
-    (cache / "b" / "new\nline \x1b[31mred\x1b[0m").write_bytes(bytes(5000))
-    os.mkfifo(cache / "c" / "pipe")
-    (cache / "e" / "closed").mkdir(mode=0o000)
+    (cache / "a/0/link").symlink_to(outside)
+    (cache / "b/0/new\nline \x1b[31mred\x1b[0m").write_bytes(bytes(5000))
+    os.mkfifo(cache / "c/0/pipe")
+    (cache / "e/0/closed").mkdir(mode=0o000)
     (cache / "f").symlink_to(outside)
     (cache / "0").symlink_to("/")
-    many = cache / "1"
-    many.mkdir()
+    many = cache / "1/0"
+    many.mkdir(parents=True)
     for number in range(share(100_000)):
         (many / str(number)).touch()
     hub = Hub(home / ".cache/huggingface/hub")
@@ -194,12 +196,11 @@ def test_a_malicious_tree_does_no_harm_and_is_reported_on_one_line_each(volume: 
     (hub.root / "models--out--side").symlink_to(outside)
     (hub.root / "models--org--inner/blobs").mkdir(parents=True)
     (hub.root / "models--org--inner/snapshots").symlink_to(outside)
-    age(home)
-    deep = cache / "d"
+    deep = cache / "d/0"
     while len(str(deep)) < 4000:  # deeper than Python recurses, as deep as a path can name
         deep /= "x"
         deep.mkdir()
-    command = [sys.executable, "-m", "outlast", "clean", "--up-to", "download"]
+    command = [sys.executable, "-c", LATER, "clean", "--up-to", "download"]
     shown = subprocess.run(command, env={**os.environ, "HOME": str(home)}, cwd="/", capture_output=True, text=True)
     assert shown.returncode == 0 and shown.stderr == "" and "\x1b" not in shown.stdout
     began = time.monotonic()
@@ -218,10 +219,9 @@ def test_a_clean_that_is_killed_at_any_moment_can_be_run_again(volume: Volume, s
     for number in range(40):
         hub.model(f"models--org--{number}", 50_000)
     keep = hub.model("models--keep--me", 50_000)
-    hub.age()
     words = ["clean", "--yes", "--up-to", "download", "--keep", "models--keep--me"]
     with subprocess.Popen(
-        [sys.executable, "-m", "outlast", *words], env={**os.environ, "HOME": str(home)}, cwd="/",
+        [sys.executable, "-c", LATER, *words], env={**os.environ, "HOME": str(home)}, cwd="/",
         stdout=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 60
@@ -243,10 +243,12 @@ def test_a_save_that_does_not_fit_sweeps_dead_downloads_before_it_touches_histor
     dead = hub.partial("models--org--model", bytes(9 << 20), etag="dead")
     live = hub.partial("models--org--model", bytes(1 << 20), etag="live")
     hub.model(size=1 << 20)
-    hub.age()
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys, torch, outlast\n"
+        "import sys, time\n"
+        "now = time.time\n"
+        "time.time = lambda: now() + 2 * 86400\n"  # what lies in the cache is old
+        "import torch, outlast\n"
         "model = torch.nn.Linear(500, 500)\n"
         "run = outlast.Run(sys.argv[1], model=model, every=1, keep=outlast.Keep(last=3))\n"
         "for _ in run.steps(range(6), total=6):\n"
@@ -264,3 +266,37 @@ def test_a_save_that_does_not_fit_sweeps_dead_downloads_before_it_touches_histor
     rungs = [(e.get("number"), e.get("name")) for e in journal.read(tmp_path, run) if e.name == "rung"]
     assert rungs == [(3, "hf-hub: partial")]
     assert len(names(Vault(place / "runs"))) == 3
+
+
+def test_a_folder_that_is_mounted_from_the_same_volume_is_not_emptied(volume: Volume, tmp_path: Path) -> None:
+    """Promise 7: a bind mount has the device number of its surroundings; containers are made of them."""
+    home = volume("64m", kind="ext4")
+    precious = home / "precious"
+    precious.mkdir()
+    (precious / "thesis").write_text("mine")
+    hub = Hub(home / ".cache/huggingface/hub")
+    inside = [hub.model() / "deep", home / "outputs" / "deep"]
+    for place in inside:
+        place.mkdir(parents=True)
+        subprocess.run(["mount", "--bind", precious, place], check=True)
+    try:
+        facts = clean(home, "--yes", "--up-to", "download")
+        named = clean(home, "--yes", home / "outputs")
+    finally:
+        for place in inside:
+            subprocess.run(["umount", place], check=True)
+    assert (precious / "thesis").read_text() == "mine"
+    assert all("another mount" in shown["items"][0]["reason"] for shown in (facts, named))
+
+
+def test_a_build_of_datasets_that_goes_on_is_left_alone(volume: Volume) -> None:
+    """Promise 7: a builder that still downloads has an empty folder, and holds its lock."""
+    home = volume("64m")
+    root = home / ".cache/huggingface/datasets"
+    (root / "org___c/default/0.0.0/0123456789abcdef.incomplete").mkdir(parents=True)
+    lock = root / "_root_.cache_org___c_default_0.0.0.lock"
+    lock.touch()
+    with child("import fcntl, sys\nlock = open(sys.argv[1], 'a'); fcntl.flock(lock, fcntl.LOCK_EX)", lock):
+        assert clean(home, "--yes")["freed_bytes"] == 0
+    clean(home, "--yes")
+    assert list(root.glob("org___c/default/0.0.0/*")) == []

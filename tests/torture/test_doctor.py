@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,29 +89,44 @@ def test_a_volume_that_became_read_only_is_found_and_remounted(volume: Volume) -
     assert _wrong("not-writable", place) == []
 
 
-def test_a_user_whose_cache_lost_its_mode_gets_it_back(tmp_path: Path) -> None:
+def test_a_user_whose_cache_lost_its_mode_gets_it_back() -> None:
     """Attacks: kohya_ss#1143 and its like; as a user who is not root."""
-    hub = tmp_path / "home" / ".cache" / "huggingface" / "hub"
-    hub.mkdir(parents=True)
-    for folder in (tmp_path, *tmp_path.rglob("*")):
-        os.chown(folder, 65534, 65534)
-    hub.chmod(0o555)
-    tmp_path.parent.parent.chmod(0o755)
-    tmp_path.parent.chmod(0o755)
-    _wrong("cache-not-writable", tmp_path / "home")  # what is imported on the way is root's to read
+    # Not below tmp_path, whose parents are closed to everybody else.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        home = Path(name) / "home"
+        hub = home / ".cache" / "huggingface" / "hub"
+        hub.mkdir(parents=True)
+        for folder in (Path(name), *Path(name).rglob("*")):
+            os.chown(folder, 65534, 65534)
+        hub.chmod(0o555)
+        _wrong("cache-not-writable", home)  # what is imported on the way is root's to read
+        assert json.loads(_as_nobody(lambda: _mended(home))) == [1, True, 0]
+
+
+def _mended(home: Path) -> str:
+    before = _wrong("cache-not-writable", home)
+    subprocess.run(["sh", "-c", str(before[0].fix)], check=False)
+    after = _wrong("cache-not-writable", home)
+    return json.dumps([len(before), before[0].mend is not None, len(after)])
+
+
+def _as_nobody(call: Callable[[], str]) -> str:
+    """What a call says in a process of another user. That process must not outlive it: it is a copy of pytest's."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-        before = _wrong("cache-not-writable", tmp_path / "home")
-        subprocess.run(["sh", "-c", str(before[0].fix)], check=False)
-        after = _wrong("cache-not-writable", tmp_path / "home")
-        os.write(writer, json.dumps([len(before), before[0].mend is not None, len(after)]).encode())
-        os._exit(0)
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(writer, call().encode())
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as answer:
-        assert json.loads(answer.read()) == [1, True, 0]
+        text = answer.read()
     os.waitpid(child, 0)
+    return text
 
 
 def test_an_environment_on_a_network_volume_is_rebuilt_on_a_local_one(tmp_path: Path) -> None:

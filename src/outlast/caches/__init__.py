@@ -13,13 +13,14 @@ from outlast.caches.here import Here, holds_something, look, make_folders
 from outlast.caches.layout import Layout, Remark, Setting, Site, mend
 from outlast.caches.layout import decide as decide_layout
 from outlast.caches.notebook import Setup, setup
-from outlast.caches.plan import Item, Linked, Plan, Stored, Wish, decide, frees_bytes
+from outlast.caches.plan import Item, Linked, Plan, Stored, Wish, decide, frees_bytes, keeps
 from outlast.caches.probe import Answer, Gpu, ask
-from outlast.caches.reclaim import Reclaim, allowed
+from outlast.caches.reclaim import NOTHING, Reclaim, allowed
 from outlast.caches.survey import Survey
 
 __all__ = [
     "CATALOGUE",
+    "NOTHING",
     "Answer",
     "Cache",
     "Cost",
@@ -56,6 +57,7 @@ __all__ = [
     "holds_something",
     "hub",
     "inventory",
+    "keeps",
     "look",
     "make_folders",
     "mend",

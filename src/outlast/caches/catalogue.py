@@ -24,7 +24,7 @@ class Place:
     path: Path
     """Absolute; need not exist."""
     variable: str | None
-    """The variable that put it there; None for the default."""
+    """The variable that put it there, its own or one that it follows (HF_HOME); None for the default."""
     literal: bool = False
     """True when the value holds a ``~`` or ``$`` that its owner does not expand: a folder of that very name."""
 
@@ -92,6 +92,7 @@ class _Making:
             return self._value(name)
         if key in ("xdg", "data", "config"):
             name, below = _XDG[key]
+            self.variable = name if self._is_set(name) else self.variable
             return (self._value(name) or ".") if self._is_set(name) else f"{_home(self.values)}/{below}"
         plain = {"home": _home, "tmp": _temporary, "user": _user}
         if key in plain:
@@ -104,6 +105,7 @@ class _Making:
         if place is None:  # a row without a default has no children
             raise KeyError(key)
         self.literal |= place.literal
+        self.variable = place.variable or self.variable
         return str(place.path)
 
     def _is_set(self, name: str) -> bool:
@@ -124,7 +126,10 @@ _XDG = {
 
 
 def _home(values: Mapping[str, str]) -> str:
-    return values.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    try:
+        return values.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a uid without a name, as containers have it: where such programs end up
+        return "/"
 
 
 def _temporary(values: Mapping[str, str]) -> str:
@@ -147,7 +152,8 @@ def _user(values: Mapping[str, str]) -> str:
 def _expanded(value: str, expands: frozenset[str], values: Mapping[str, str]) -> str:
     if "~" in expands and value.startswith("~"):
         name, slash, rest = value.partition("/")
-        value = (_home(values) if name == "~" else str(Path(name).expanduser())) + slash + rest
+        # Of a user that there is not, expanduser leaves the name as it is.
+        value = (_home(values) if name == "~" else os.path.expanduser(name)) + slash + rest  # noqa: PTH111
     if "$" in expands:
         value = re.sub(r"\$(?:(\w+)|\{([^}]*)\})", lambda m: values.get(m[1] or m[2], m[0]), value, flags=re.ASCII)
     return value

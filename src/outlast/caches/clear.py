@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from outlast import durable
+from outlast.caches.catalogue import Sweep, by_id
 from outlast.caches.find import TRASH
-from outlast.caches.hub import references_of
+from outlast.caches.hub import objection, references_of
 from outlast.caches.plan import Item, Plan
 from outlast.caches.survey import Survey
 from outlast.journal import Journal
+
+_REFERRED = "others refer to it"
+_FRESH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,14 @@ def execute(plan: Plan, journal: Journal, *, look: Callable[[], Survey] = Survey
         look: who uses what at the moment.
     """
     before = _free([item.root for item in plan.items])
-    outcomes = tuple(_remove(item, journal, look()) for item in plan.items)
+    outcomes = []
+    survey, looked = look(), time.monotonic()
+    for item in plan.items:
+        if (
+            time.monotonic() - looked > _FRESH_SECONDS
+        ):  # a look at all processes takes milliseconds, and there are thousands
+            survey, looked = look(), time.monotonic()
+        outcomes.append(_remove(item, journal, survey))
     for root in dict.fromkeys(item.root for item in plan.items):
         for folder in (root / TRASH, (root / TRASH).parent):
             with suppress(OSError):
@@ -72,7 +85,7 @@ def execute(plan: Plan, journal: Journal, *, look: Callable[[], Survey] = Survey
         "cleaned", predicted_bytes=plan.frees_bytes, freed_bytes=sum(o.freed_bytes for o in outcomes),
         measured_bytes=measured,
     )  # fmt: skip
-    return Result(outcomes, plan.frees_bytes, measured)
+    return Result(tuple(outcomes), plan.frees_bytes, measured)
 
 
 def _free(roots: Iterable[Path]) -> dict[int, int]:
@@ -88,10 +101,13 @@ def _free(roots: Iterable[Path]) -> dict[int, int]:
 def _remove(item: Item, journal: Journal, survey: Survey) -> Outcome:
     freed = held = 0
     reasons: list[str] = []
+    if reason := _changed(item, survey):
+        journal.write("not_deleted", path=str(item.paths[0]), why=_why(item), reason=reason)
+        return Outcome(item, 0, item.single_bytes, reason)
     for path in item.paths if item.kind != "shared" else ():
         if not os.path.lexists(path):
             continue
-        removal = _one(path, item.root, survey)
+        removal = _one(path, item, survey)
         freed, held = freed + removal.freed_bytes, held + removal.held_bytes
         journal.write(
             "deleted" if removal.reason is None else "not_deleted", path=str(path), why=_why(item),
@@ -105,8 +121,8 @@ def _remove(item: Item, journal: Journal, survey: Survey) -> Outcome:
         size, reason = _collect(payload, item.root, survey)
         freed += size
         journal.write("deleted" if size else "not_deleted", path=str(payload), why="shared blob", reason=reason)
-        if item.kind == "shared" and reason:
-            reasons.append(reason)
+        if reason and (item.kind == "shared" or reason != _REFERRED):
+            reasons.append(f"its shared blob {payload.name[:12]}: {reason}" if item.kind != "shared" else reason)
     return Outcome(item, freed, held, reasons[0] if reasons else None)
 
 
@@ -114,19 +130,29 @@ def _why(item: Item) -> str:
     return f"{item.kind} of {item.cache}; to make it again costs {item.cost.name.lower()}"
 
 
-def _one(path: Path, root: Path, survey: Survey) -> durable.Removal:
+def _changed(item: Item, survey: Survey) -> str | None:
+    """Why a thing must stay though it was free when the plan was made, minutes ago maybe."""
+    if survey.look(item.paths, idle_minutes=0, named=item.cache == "named").written > item.written:
+        return "it has changed since it was looked at"
+    return objection(item) if item.cache != "named" and by_id(item.cache).sweep is Sweep.HUB else None
+
+
+def _one(path: Path, item: Item, survey: Survey) -> durable.Removal:
     """One file or folder: into the trash, looked at once more where nobody can open it any more, unlinked."""
-    seen = survey.look([path], idle_minutes=0)
+    root, named = item.root, item.cache == "named"
+    seen = survey.look([path], idle_minutes=0, named=named)
     if reason := _outside(path, root) or seen.problem or seen.used:
         return durable.Removal(path.name, 0, seen.single_bytes, reason)
     try:
         (root / TRASH).mkdir(parents=True, exist_ok=True)
-        trashed = durable.into_trash(path, root / TRASH)
+        # Not durable: after a crash it is there again, and found again.
+        trashed = root / TRASH / f"{path.name[:60]}.{secrets.token_hex(4)}"
+        os.rename(path, trashed)
     except OSError as error:
         if error.errno in durable.FULL:  # no room for the folder of the trash: then without it
             return durable.remove_tree(path)
         return durable.Removal(path.name, 0, seen.single_bytes, durable.why_not(error))
-    again = survey.look([trashed], idle_minutes=0)
+    again = survey.look([trashed], idle_minutes=0, named=named)
     if again.used or again.problem:
         with suppress(OSError):
             if not os.path.lexists(path):
@@ -161,7 +187,7 @@ def _collect(payload: Path, root: Path, survey: Survey) -> tuple[int, str | None
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         references = references_of(payload, root)
         if references is None or references:
-            return 0, "its list of references cannot be read" if references is None else "others refer to it"
+            return 0, "its list of references cannot be read" if references is None else _REFERRED
         seen = survey.look([payload], idle_minutes=0)
         if seen.problem or seen.used:
             return 0, seen.problem or seen.used

@@ -91,7 +91,7 @@ def check(
         seen.append(
             Seen(
                 name, place.variable, environment.get(place.variable or ""), place.path,
-                Path(effective[name]) if name in effective else None, place.path.exists(),
+                Path(effective[name]) if name in effective else None, os.path.exists(place.path),
                 usage.allocated_bytes if usage else None, usage.newest if usage and usage.files else None, partial,
             )
         )  # fmt: skip
@@ -118,10 +118,10 @@ def _is_used(path: Path) -> bool:
 def _glance(path: Path, end: float | None, clock: Callable[[], float]) -> tuple[Usage | None, bool]:
     """What is below a path, entry by entry as long as there is time; and whether that is only a part."""
     if end is None:
-        return (tree(path), False) if path.exists() else (None, False)
+        return (tree(path), False) if os.path.exists(path) else (None, False)
     with suppress(OSError):
         top = os.lstat(path)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             return tree(path), False
         size, apparent, files, newest = top.st_blocks * 512, 0, 0, 0.0
         with os.scandir(path) as entries:

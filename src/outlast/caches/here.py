@@ -52,17 +52,21 @@ def look(
     mended = mend(values, folder)
     values = mended.applied(values)
     rooms: dict[Path, Room] = {}
+    volumes: dict[object, Room] = {}
 
     def site(path: Path) -> Site:
         there = _existing(path)
         if there not in rooms:
-            rooms[there] = measure(there)
+            now = measure(there)
+            # One figure for each volume: a write between two looks must not make one of its folders the roomier.
+            known = volumes.setdefault((now.device, now.source, now.path if now.device is None else None), now)
+            rooms[there] = replace(known, path=now.path)
         return _site(path, rooms[there], spots)
 
     found = {name: place for name, place in places(values, cwd=folder).items() if place.cache.variables}
-    home = Path(values.get("HOME") or Path.home())
+    home = Path(values.get("HOME") or "/")
     sites = [site(Path(spot.path)) for spot in spots if os.path.isdir(spot.path)]
-    sites += [site(path) for path in (home,) if path.is_dir() and all(path != one.path for one in sites)]
+    sites += [site(path) for path in (home,) if os.path.isdir(path) and all(path != one.path for one in sites)]
     decided = decide(
         sites,
         {name: site(place.path) for name, place in found.items()},
@@ -82,7 +86,7 @@ def _spots(platform: Platform, values: Mapping[str, str], root: Path) -> list[Sp
 
 
 def _existing(path: Path) -> Path:
-    return next((one for one in (path, *path.parents) if one.is_dir()), Path("/"))
+    return next((one for one in (path, *path.parents) if os.path.isdir(one)), Path("/"))
 
 
 def _site(path: Path, measured: Room, spots: Sequence[Spot]) -> Site:

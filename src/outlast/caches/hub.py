@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from outlast import durable
 from outlast.caches.catalogue import Cache, Cost
 from outlast.caches.plan import Item, Stored
 from outlast.caches.survey import Survey
@@ -43,6 +44,8 @@ class _Repo:
     """Revisions that a branch or tag names."""
     broken: str | None = None
     """Why ``hf cache`` does not show it."""
+    unclear: str | None = None
+    """Why it cannot be told which blobs are needed: then all are."""
 
 
 def items(cache: Cache, root: Path, survey: Survey) -> Iterator[Item]:
@@ -69,10 +72,10 @@ def _of_repo(cache: Cache, root: Path, repo: _Repo, survey: Survey, store: _Stor
         yield _item(cache, root, "partial", label, (partial,), Cost.SECONDS, survey, store, held)
     busy = _busy(root, name)
     needed = set().union(*repo.revisions.values()) if repo.revisions else set()
-    for blob in sorted(repo.blobs - needed):
+    for blob in sorted(repo.blobs - needed) if not repo.unclear else ():
         label = f"blob {blob[:12]} of {name}, which no revision needs"
         yield _item(cache, root, "orphan", label, (repo.path / "blobs" / blob,), Cost.SECONDS, survey, store, busy)
-    detached = sorted(set(repo.revisions) - repo.refs) if repo.refs else []
+    detached = sorted(set(repo.revisions) - repo.refs) if repo.refs and not repo.unclear else []
     for revision in detached:
         others = set().union(*(blobs for other, blobs in repo.revisions.items() if other != revision))
         own = sorted(repo.revisions[revision] - others)
@@ -100,42 +103,81 @@ def _item(
     used = next((why for one in stored if (why := store.user_of(one.path, survey))), None)
     return Item(
         cache.id, kind, name, root, paths, cost, seen.single_bytes, seen.linked, tuple(stored), seen.files,
-        seen.newest, seen.problem or held or seen.used or used, note,
+        seen.newest, seen.written, seen.problem or held or seen.used or used, note,
     )  # fmt: skip
 
 
 def _read(path: Path) -> _Repo:
     repo = _Repo(path)
+    for folder in ("snapshots", "refs", "blobs"):
+        repo.unclear = repo.unclear or _illegible(path / folder)
     for blob in _entries(path / "blobs"):
         if blob.name.endswith(".incomplete"):
             repo.partials.append(Path(blob.path))
         elif not blob.name.startswith("."):  # a link that is just being made
             repo.blobs.add(blob.name)
-    if not (path / "snapshots").is_dir():
+    if not os.path.lexists(path / "snapshots"):
         repo.broken = "it has no snapshots" if repo.blobs else None
     for revision in _entries(path / "snapshots"):
         if revision.is_dir(follow_symlinks=False):
             repo.revisions[revision.name] = set()
             _read_links(repo, revision.name, Path(revision.path))
     for ref in _files(path / "refs"):
-        with suppress(OSError, UnicodeError):
-            revision_name = ref.read_text().strip()
-            repo.refs.add(revision_name)
-            if revision_name not in repo.revisions and repo.broken is None and repo.revisions:
-                repo.broken = f"{ref.name} names a revision that is not there"
+        try:
+            revision_name = durable.read_small(ref).decode().strip()
+        except (OSError, UnicodeError) as error:
+            repo.unclear = repo.unclear or f"{ref.name!r} cannot be read: {error}"
+            continue
+        repo.refs.add(revision_name)
+        if revision_name not in repo.revisions and repo.broken is None and repo.revisions:
+            repo.broken = f"{ref.name} names a revision that is not there"
     return repo
 
 
 def _read_links(repo: _Repo, revision: str, folder: Path) -> None:
-    blobs = repo.path / "blobs"
+    blobs = os.path.realpath(repo.path / "blobs")
     for path in _files(folder):
+        repo.unclear = repo.unclear or _illegible(path.parent)
         if not path.is_symlink():
             continue
-        target = Path(os.path.normpath(path.parent / os.readlink(path)))  # noqa: PTH115 (the first hop, as it is written)
-        if target.parent == blobs:
+        # The first hop, by whatever way the link goes there: the blob may itself be a link into the shared store.
+        target = path.parent / os.readlink(path)  # noqa: PTH115
+        if os.path.realpath(target.parent) == blobs:
             repo.revisions[revision].add(target.name)
-        if not path.exists():
+        else:
+            repo.unclear = repo.unclear or f"a link in it leads elsewhere: {path.relative_to(repo.path)}"
+        if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises where a folder may not be searched)
             repo.broken = f"a link in it leads nowhere: {path.relative_to(repo.path)}"
+
+
+def _illegible(folder: Path) -> str | None:
+    """Why a folder's content cannot be known; None when it can, or when there is no such folder."""
+    try:
+        if stat.S_ISDIR(os.lstat(folder).st_mode):
+            os.scandir(folder).close()
+            return None
+        return f"{folder.name!r} is a link or a file"
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{folder.name!r} cannot be read: {os.strerror(error.errno or 0)}"
+
+
+def objection(item: Item) -> str | None:
+    """Why a thing of a hub cache must stay by now, though it was found to be free; None when nothing has changed."""
+    path = next((one for one in (item.paths[0], *item.paths[0].parents) if one.parent == item.root), None)
+    if path is None or item.kind == "shared":
+        return None
+    if item.kind == "partial":
+        return "a download is under way" if is_locked(_lock_of(item.root, path.name, item.paths[0])) else None
+    if busy := _busy(item.root, path.name):
+        return busy
+    repo = _read(path)
+    if item.kind == "orphan" and item.paths[0].name in set().union(*repo.revisions.values(), set()):
+        return "a revision needs it by now"
+    if item.kind == "revision" and item.paths[0].name in repo.refs:
+        return "a branch names it by now"
+    return repo.unclear if item.kind in ("orphan", "revision") else None
 
 
 def _lock_of(root: Path, repo: str, partial: Path) -> Path:
@@ -220,7 +262,7 @@ class _Store:
 def _is_store(folder: Path) -> bool:
     with suppress(OSError, UnicodeError):
         marker = folder / _MARKER
-        return not folder.is_symlink() and not marker.is_symlink() and marker.read_text() == _VERSION
+        return not folder.is_symlink() and durable.read_small(marker).decode() == _VERSION
     return False
 
 
@@ -229,11 +271,8 @@ def references_of(payload: Path, root: Path) -> frozenset[Path] | None:
 
     The list is a hint, not trusted: each line counts only while the link is there and leads to the payload.
     """
-    manifest = payload.with_name(f"{payload.name}.refs")
-    if manifest.is_symlink():
-        return None
     try:
-        lines = manifest.read_text().splitlines()
+        lines = durable.read_small(payload.with_name(f"{payload.name}.refs"), 64 << 20).decode().splitlines()
     except (OSError, UnicodeError):
         return None
     found = set()

@@ -219,6 +219,8 @@ def decide(
         if now is None or cache.id not in found or not cache.variables or cache.ignored:
             continue
         here = found[cache.id]
+        if now.variable in {setting.variable for setting in settings}:
+            continue  # it goes along with one that moves
         if now.variable is not None:
             remarks += _kept(cache, now, here, sites)
         elif now.path == before[cache.id].path and (there := _better(cache, here, sites)):

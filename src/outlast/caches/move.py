@@ -123,10 +123,10 @@ def find(name: str, target: str, how: str, places: Mapping[str, Place]) -> Move:
     place = places.get(name)
     if place is None and "/" not in name and not os.path.lexists(name):
         raise BadInput(f"{name!r} is neither the id of a cache nor a folder", hint=f"one of: {', '.join(places)}")
-    source = _resolved(place.path if place else Path(name).expanduser())
+    source = _resolved(place.path if place else _typed(name))
     if place is None:
         place = next((p for p in places.values() if _resolved(p.path) == source), None)
-    move = Move(source, _resolved(Path(target).expanduser()), how, place.cache if place else None)
+    move = Move(source, _resolved(_typed(target)), how, place.cache if place else None)
     if how == "env" and move.export is None:
         hint = "use a symbolic link, which is the default"
         if move.cache and move.cache.suffix:
@@ -135,9 +135,20 @@ def find(name: str, target: str, how: str, places: Mapping[str, Place]) -> Move:
     return move
 
 
+def _typed(text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+        os.lstat(path)
+    except FileNotFoundError:
+        return path
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"{text} is no folder: {error}", hint="name a folder by its path") from None
+    return path
+
+
 def is_folder(path: Path) -> bool:
     """True for a folder that is no link to one."""
-    return path.is_dir() and not path.is_symlink()
+    return os.path.isdir(path) and not path.is_symlink()
 
 
 def _resolved(path: Path) -> Path:
@@ -205,7 +216,7 @@ def plan(move: Move, *, look: Look = users) -> MovePlan:
     Raises:
         BadInput: when this is never moved, or not to there.
     """
-    if reason := refusal(move, home=Path.home().resolve()):
+    if reason := refusal(move, home=Path(os.environ.get("HOME") or "/").resolve()):
         raise BadInput(reason, hint="name one cache, and a new folder on another volume for it")
     state = state_of(move)
     here = room(move.target)
@@ -241,7 +252,7 @@ def state_of(move: Move) -> dict[str, str] | None:
 
 
 def _is_there(move: Move, state: Mapping[str, str] | None) -> bool:
-    if state or not move.target.is_dir() or is_folder(move.backup):
+    if state or not os.path.isdir(move.target) or is_folder(move.backup):
         return False
     if move.how == "env":
         return not os.path.lexists(move.source)
@@ -262,7 +273,7 @@ def _refuse(move: Move, state: Mapping[str, str] | None) -> None:
             f"{source} is a link already: it is at {os.path.realpath(source)}",
             hint=f"to move it on: outlast migrate {os.path.realpath(source)} {target}",
         )
-    if not move.source.is_dir():
+    if not os.path.isdir(move.source):
         raise BadInput(f"there is no folder {source}", hint="nothing to move; set the variable, and it is made there")
     if os.path.lexists(target) and not (is_folder(target) and not os.listdir(target)):
         raise BadInput(f"{target} is there already", hint=f"name a new folder, such as {target / move.source.name}")

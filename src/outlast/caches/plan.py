@@ -7,6 +7,7 @@ A hard-linked file frees its blocks only when its last name goes, so bytes are c
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,9 @@ class Item:
     files: int = 0
     """Files in it."""
     newest: float = 0.0
-    """Latest change in it, seconds since the epoch."""
+    """Latest change in it, of what is said of its files too, seconds since the epoch."""
+    written: float = 0.0
+    """Latest write in it, seconds since the epoch."""
     in_use: str | None = None
     """Why it must stay now; what cannot be known counts as in use."""
     note: str = ""
@@ -158,6 +161,7 @@ def decide(items: Sequence[Item], wish: Wish) -> Plan:
         items: all that was found.
         wish: how much, and what is allowed.
     """
+    items = list({item.paths: item for item in sorted(items, key=_order, reverse=True)}.values())
     kept = {path for item in items if _is_kept(item, wish) for path in item.paths}
     around_kept = {parent for path in kept for parent in path.parents}
     taken: list[Item] = []
@@ -200,5 +204,14 @@ def _stays(item: Item, wish: Wish) -> str | None:
 
 
 def _is_kept(item: Item, wish: Wish) -> bool:
-    texts = (item.name, *map(str, item.paths))
-    return any(fnmatch.fnmatchcase(text, pattern) for pattern in wish.keep for text in texts)
+    return any(keeps(pattern, item) for pattern in wish.keep)
+
+
+def keeps(pattern: str, item: Item) -> bool:
+    """True when a pattern is a thing's name or path, or names something in it."""
+    pattern = pattern.rstrip("/") or "/"
+    if any(fnmatch.fnmatchcase(text, pattern) for text in (item.name, *map(str, item.paths))):
+        return True
+    # What comes before the first wildcard may lie in the thing: better to keep too much.
+    fixed = Path(re.split(r"[*?\[]", pattern)[0])
+    return fixed.is_absolute() and any(path in (fixed, *fixed.parents) for path in item.paths)

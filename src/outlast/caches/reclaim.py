@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from outlast.caches.catalogue import CATALOGUE, Cost
@@ -16,6 +16,8 @@ from outlast.journal import Journal
 
 DEFAULT = frozenset({"partial", "debris"})
 """Allowed without being asked: what no tool can use any more."""
+NOTHING = "nothing"
+"""The word for a policy that allows nothing."""
 _ALONE = frozenset({"repo", "broken", "build", "revision"})
 """Kinds that are offered one by one: large, and dear to make again."""
 _MOST = 50
@@ -28,7 +30,9 @@ def allowed(text: str) -> frozenset[str]:
         BadInput: for a word that is none of these.
     """
     words = frozenset(filter(None, (word.strip() for word in text.split(","))))
-    known = {*KINDS, *(cost.name.lower() for cost in Cost), *(cache.id for cache in CATALOGUE)} - {"named", "never"}
+    known = {*KINDS, *(cost.name.lower() for cost in Cost), *(cache.id for cache in CATALOGUE)} - {"named", "never"} | {
+        NOTHING
+    }
     if strange := sorted(words - known):
         raise BadInput(
             f"cannot reclaim {strange[0]!r}", hint=f"a kind ({', '.join(KINDS[:-1])}), a cost, or a cache's name"
@@ -55,7 +59,8 @@ class Reclaim:
     def offers(self, folder: Path) -> Mapping[str, int]:
         """Bytes that can be had on a folder's volume, under names that `take` knows, the cheapest first."""
         self._offered = {}
-        with suppress(OSError):
+        # A training's save must not die of what it finds in a cache.
+        with self._told():
             device = os.stat(folder).st_dev
             here = [item for item in self._look().items if self._is_allowed(item) and _device(item) == device]
             for item in decide(here, Wish(dearest=Cost.DOWNLOAD)).items:
@@ -67,9 +72,16 @@ class Reclaim:
     def take(self, name: str) -> None:
         """Remove what was offered under a name; what is in use by now stays."""
         items = self._offered.get(name, ())
-        result = execute(Plan(items, (), frees_bytes(items)), self.journal)
-        # What could not be removed must not be offered for ever.
-        self._stuck.update(outcome.item.paths for outcome in result.outcomes if outcome.reason)
+        self._stuck.update(item.paths for item in items)  # what could not be removed must not be offered for ever
+        with self._told():
+            execute(Plan(items, (), frees_bytes(items)), self.journal)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.journal.write("reclaim_failed", error=repr(error)[:500])
 
     def _is_allowed(self, item: Item) -> bool:
         if item.kind == "named" or item.cost is Cost.NEVER or item.paths in self._stuck:

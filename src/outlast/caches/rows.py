@@ -124,7 +124,7 @@ CATALOGUE: tuple[Cache, ...] = (
     ),
     Cache(
         "hf-assets", "huggingface_hub", ("HF_ASSETS_CACHE", "HUGGINGFACE_ASSETS_CACHE"), "{hf-home}/assets",
-        "what libraries built on the hub keep, a folder each", Sweep.ENTRIES, Cost.DOWNLOAD, expands=_BOTH, blank=True,
+        "what libraries built on the hub keep, a folder each", Sweep.TOOL, Cost.DOWNLOAD, expands=_BOTH, blank=True,
     ),
     Cache(
         "hf-datasets", "datasets", ("HF_DATASETS_CACHE",), "{hf-home}/datasets", "Arrow builds and results of map",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from outlast.caches.plan import Linked
+from outlast.checkpoints import SEAL
+from outlast.durable import mounts_below
 from outlast.host import OpenFiles, lease, leases_are_safe, show_seconds
+from outlast.journal import FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,9 @@ class Found:
     files: int
     """Regular files and links."""
     newest: float
-    """Latest change, seconds since the epoch."""
+    """Latest change of a file, a folder or what is said of them, seconds since the epoch."""
+    written: float
+    """Latest write to a file or a folder, seconds since the epoch."""
     problem: str | None
     """Why it must not go whatever its users: another user's, another mount, cannot be read."""
     used: str | None
@@ -45,20 +50,21 @@ class Survey:
     now: float = field(default_factory=time.time)
     uid: int = field(default_factory=os.geteuid)
 
-    def look(self, paths: Sequence[Path], *, idle_minutes: float) -> Found:
+    def look(self, paths: Sequence[Path], *, idle_minutes: float, named: bool = False) -> Found:
         """Walk through a thing.
 
         Args:
             paths: its files and folders.
             idle_minutes: it is in use while anything in it is younger.
+            named: the user named it, so that checkpoints and work trees in it are meant too.
         """
-        walk = _Walk(self.uid)
+        walk = _Walk(self.uid, {} if named else _PRECIOUS, frozenset().union(*(mounts_below(path) for path in paths)))
         with leases_are_safe():
             for path in paths:
                 walk.through(path)
         used = walk.used or self._opened(paths) or self._is_young(walk.newest, idle_minutes)
         linked = tuple(Linked(inode, links, here, size) for inode, (links, here, size) in walk.linked.items())
-        return Found(walk.single, linked, walk.files, walk.newest, walk.problem, used)
+        return Found(walk.single, linked, walk.files, walk.newest, walk.written, walk.problem, used)
 
     def _opened(self, paths: Sequence[Path]) -> str | None:
         users = (self.open_files.user_of(path) for path in paths if not path.is_symlink())
@@ -72,10 +78,13 @@ class Survey:
 @dataclass(slots=True)
 class _Walk:
     uid: int
+    precious: Mapping[str, str]
+    mounts: frozenset[str]
     single: int = 0
     linked: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
     files: int = 0
     newest: float = 0.0
+    written: float = 0.0
     problem: str | None = None
     used: str | None = None
 
@@ -87,13 +96,15 @@ class _Walk:
         except OSError as error:
             self.problem = self.problem or f"cannot be read: {os.strerror(error.errno or 0)}"
             return
-        device = info.st_dev
         stack = [(os.fspath(top), info)]
         while stack:
             path, info = stack.pop()
-            if info.st_dev != device:
+            if path in self.mounts:
                 self.problem = self.problem or f"holds another mount: {path!r}"
                 continue
+            name = path.rpartition("/")[2]
+            if name in self.precious:
+                self.problem = self.problem or f"holds {self.precious[name]}: {path!r}"
             self._take(path, info)
             if stat.S_ISDIR(info.st_mode):
                 stack.extend(self._children(path))
@@ -102,10 +113,12 @@ class _Walk:
         if info.st_uid != self.uid:
             self.problem = self.problem or f"holds files of another user (uid {info.st_uid})"
         size = info.st_blocks * 512
+        # Both times: an archive that was just unpacked has files of years ago. Folders too: a new one may be empty.
+        self.newest = max(self.newest, info.st_mtime, info.st_ctime)
+        self.written = max(self.written, info.st_mtime)
         if stat.S_ISDIR(info.st_mode):
             self.single += size
             return
-        self.newest = max(self.newest, info.st_mtime)
         self.files += 1
         if info.st_nlink > 1:
             links, here, _ = self.linked.get((info.st_dev, info.st_ino), (info.st_nlink, 0, size))
@@ -128,6 +141,10 @@ class _Walk:
         return found
 
 
+_PRECIOUS = {SEAL: "a sealed checkpoint", FOLDER: "a run of Outlast", ".git": "a git work tree"}
+"""Names that tell of something that is no cache, whatever folder it lies in."""
+
+
 def refusal(root: Path, home: Path, cwd: Path) -> str | None:
     """Why a folder must not be swept whatever variable points at it; None when it may be."""
     real = Path(os.path.realpath(root))
@@ -137,7 +154,7 @@ def refusal(root: Path, home: Path, cwd: Path) -> str | None:
         return "it is the current folder, or above it"
     if os.path.ismount(real):
         return "it is a mount point"
-    if (real / ".git").exists():
+    if os.path.lexists(real / ".git"):
         return "it is a git work tree"
     try:
         owners = {os.lstat(root).st_uid, os.stat(real).st_uid}

@@ -72,14 +72,14 @@ def scan(root: Path) -> Tree:
     entries: dict[str, Entry] = {}
     odd: list[str] = []
     stack = [""]
-    device = os.lstat(root).st_dev
+    mounts = durable.mounts_below(root)
     while stack:
         path = stack.pop()
         name = os.path.join(root, path) if path else os.fspath(root)
         try:
             info = os.lstat(name)
             kind = _kind(info.st_mode)
-            if info.st_dev != device:
+            if path and name in mounts:
                 odd.append(f"{name} is another mount")
             elif kind is None:
                 odd.append(f"{name} is a socket, a pipe or a device")

@@ -10,6 +10,7 @@ from outlast.checkpoints.policy import Policy
 from outlast.checkpoints.reserve import Reservation, ReservedFile, is_full, is_hidden_full
 from outlast.checkpoints.retention import Candidate, Keep, Verdict, decide, knows_metric
 from outlast.checkpoints.save import Saver
+from outlast.checkpoints.seal import NAME as SEAL
 from outlast.checkpoints.seal import Check, Entry, Seal, cut_files
 from outlast.checkpoints.search import vaults_of
 from outlast.checkpoints.shelf import Checkpoint, Choice, set_beside
@@ -18,6 +19,7 @@ from outlast.checkpoints.vault import Vault
 
 __all__ = [
     "RUNGS",
+    "SEAL",
     "Candidate",
     "Check",
     "Checkpoint",

@@ -10,10 +10,13 @@ import errno
 import fcntl
 import hashlib
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "alive-"
+_TRIES, _BREATH = 5, 0.01
+"""Somebody who looks or sweeps holds the lock for a moment too."""
 _held: dict[Path, int] = {}
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -35,7 +38,7 @@ def claim(own: Path, lineage: str) -> bool:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError:
             return True  # a full or read-only volume: said with the next save
-        if not _is_locked(fd):
+        if not _is_locked_soon(fd):
             os.close(fd)
             return False
         if _is_still(path, fd):
@@ -55,7 +58,7 @@ def is_alive(own: Path, lineage: str) -> bool:
     except OSError:
         return False
     try:
-        return not _is_locked(fd)
+        return not _is_locked(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
 
@@ -67,7 +70,7 @@ def sweep(own: Path) -> None:
             with suppress(OSError):
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:
-                    if path not in _held and _is_locked(fd):
+                    if path not in _held and _is_locked(fd, fcntl.LOCK_EX):
                         path.unlink()
                 finally:
                     os.close(fd)
@@ -78,9 +81,17 @@ def _path(own: Path, lineage: str) -> Path:
     return own / (_PREFIX + hashlib.blake2b(lineage.encode(errors="replace"), digest_size=8).hexdigest())
 
 
-def _is_locked(fd: int) -> bool:
+def _is_locked_soon(fd: int) -> bool:
+    for _ in range(_TRIES):
+        if _is_locked(fd, fcntl.LOCK_EX):
+            return True
+        time.sleep(_BREATH)
+    return False
+
+
+def _is_locked(fd: int, kind: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
         return True
     except OSError as error:
         return error.errno in _NO_LOCKS

@@ -3,7 +3,9 @@
 Kept exactly: steps, other numbers, parameter groups, and all of one-dimensional parameters. The second moment is kept
 as its row and column means (rank one, as in Adafactor, Shazeer and Stern 2018, section 3: V = R C / mean(R)). Of the
 first moment the signs are kept, a bit each, and the mean size of each 64 in a row (as in 1-bit Adam, Tang and others
-2021): its direction is most of what a resumed run strays by without it. `benchmarks/light.py` measures that.
+2021): its direction is most of what a resumed run strays by without it. `benchmarks/light.py` measures that. Where an
+optimizer has no second moment to bound it by, the first one starts at zero: a number that never had a gradient must not
+be pushed by its neighbours' size.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from outlast.errors import SealError
 SIDECAR = "outlast-light.safetensors"
 """File beside the weights that makes a checkpoint without an optimizer resumable."""
 _FIRST = frozenset({"exp_avg", "momentum_buffer"})
+_BOUNDS = {"exp_avg": "exp_avg_sq"}
 _BLOCK = 64
 _CHUNK = 1 << 18
 _GATHER = 0x0102040810204080
@@ -39,7 +42,10 @@ def to_light(state: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if not can_be_light(state):
         return None
-    slim = {index: {key: _slim(key, value) for key, value in slots.items()} for index, slots in state["state"].items()}
+    slim = {
+        index: {key: _slim(key, value, _bound_of(key, slots)) for key, value in slots.items()}
+        for index, slots in state["state"].items()
+    }
     return {"state": slim, "param_groups": state["param_groups"]}
 
 
@@ -62,7 +68,12 @@ def _is_known(key: str, value: Any) -> bool:
     return is_plain and value.is_floating_point() and key in _FIRST | _SECOND
 
 
-def _slim(key: str, value: Any) -> dict[str, Any]:
+def _bound_of(key: str, slots: Mapping[str, Any]) -> str | None:
+    """The second moment that bounds a first one; None where there is none."""
+    return _BOUNDS[key] if key in _BOUNDS and _BOUNDS[key] in slots else None
+
+
+def _slim(key: str, value: Any, bound: str | None) -> dict[str, Any]:
     import torch
 
     if not isinstance(value, torch.Tensor) or value.numel() <= 1:
@@ -70,9 +81,11 @@ def _slim(key: str, value: Any) -> dict[str, Any]:
     shape, dtype = tuple(value.shape), str(value.dtype).removeprefix("torch.")
     if value.dim() < 2:
         return {"as": "is", "value": value.detach().cpu()}
+    if key in _FIRST and bound is None:
+        return {"as": "zero", "shape": shape, "dtype": dtype}
     if key in _FIRST:
         signs, sizes = _signs(value.detach().reshape(-1))
-        return {"as": "signs", "shape": shape, "dtype": dtype, "signs": signs, "sizes": sizes}
+        return {"as": "signs", "shape": shape, "dtype": dtype, "signs": signs, "sizes": sizes, "bound": bound}
     flat = value.detach().float().reshape(shape[0], -1)
     return {"as": "factors", "shape": shape, "dtype": dtype, "rows": flat.mean(1).cpu(), "columns": flat.mean(0).cpu()}
 
@@ -102,8 +115,21 @@ def sidecar_bytes(parameters: int) -> int:
 
 def from_light(light: Mapping[str, Any]) -> dict[str, Any]:
     """An optimizer's ``state_dict()`` expanded from its light form."""
-    state = {index: {key: _expanded(part) for key, part in slots.items()} for index, slots in light["state"].items()}
+    state = {index: _expanded_slots(slots) for index, slots in light["state"].items()}
     return {"state": state, "param_groups": light["param_groups"]}
+
+
+def _expanded_slots(slots: Mapping[str, Any]) -> dict[str, Any]:
+    """One parameter's state. A first moment is at most the root of its second one: Adam steps by their quotient.
+
+    The mean size of a block is too much for those of its numbers that had small gradients, or none.
+    """
+    found = {key: _expanded(part) for key, part in slots.items()}
+    for key, part in slots.items():
+        if part["as"] == "signs":
+            most = found[part["bound"]].float().sqrt()
+            found[key] = found[key].float().nan_to_num().clamp(-most, most).to(found[key].dtype)
+    return found
 
 
 def _expanded(part: Mapping[str, Any]) -> Any:
@@ -112,6 +138,8 @@ def _expanded(part: Mapping[str, Any]) -> Any:
     if part["as"] == "is":
         return part["value"]
     dtype = getattr(torch, part["dtype"])
+    if part["as"] == "zero":
+        return torch.zeros(part["shape"], dtype=dtype)
     if part["as"] == "signs":
         bits = (part["signs"].view(-1, 1) >> torch.arange(8, dtype=torch.uint8)) & 1
         values = (bits.view(-1, _BLOCK).float() * 2 - 1) * part["sizes"].float().view(-1, 1)

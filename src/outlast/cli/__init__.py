@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 an error of Outlast's, 2 bad input; ``outlast run`` passes
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, where the command does not exit by itself.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names on disk are bytes, and need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _answer(words)
@@ -73,7 +77,11 @@ def _answer(words: list[str]) -> int:
         return 0
     try:
         return _call(name, words[1:])
-    except OutlastError as error:
+    except BrokenPipeError:
+        raise
+    except (OutlastError, OSError) as found:
+        # An OSError here is the machine's answer, not a bug: a folder that is gone, a disk that is full.
+        error = found if isinstance(found, OutlastError) else OutlastError(str(found), hint="outlast doctor")
         print(f"outlast: {error}", file=sys.stderr)
         if "--json" in words:
             print(json.dumps({"error": error.message, "hint": error.hint}))

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from outlast.errors import BadInput
+
 Dir = Annotated[
     Path,
     typer.Option("--dir", help="The run's folder, whose .outlast holds its journal."),
@@ -15,6 +17,18 @@ Dir = Annotated[
 """The ``--dir`` option."""
 Json = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document instead of text.")]
 """The ``--json`` option."""
+
+
+def folder(path: Path | str) -> Path:
+    """An absolute folder from what the user typed.
+
+    Raises:
+        BadInput: for a user that there is not, a name that is too long, or a current folder that is gone.
+    """
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"{path} is no folder: {error}", hint="name a folder that is there") from None
 
 
 def new(summary: str) -> typer.Typer:

@@ -29,10 +29,10 @@ _EPILOG = "Exit codes: 0 all is well; 3 something does not verify, or could not 
 
 def _vaults(home: Path, *, journaled: bool = True) -> list[Vault]:
     """The folders of checkpoints under ``--dir``; looking at them writes nothing."""
-    roots = vaults_of(home.expanduser().resolve(), journaled=journaled)
+    roots = vaults_of(_app.folder(home), journaled=journaled)
     if not roots:
         raise BadInput(f"no checkpoints found at or below {home.absolute()}", hint="name the run's folder with --dir")
-    return [Vault(root, journal=Journal(home.expanduser().resolve())) for root in roots]
+    return [Vault(root, journal=Journal(_app.folder(home))) for root in roots]
 
 
 @app.command("list", epilog=_EPILOG)
@@ -121,7 +121,7 @@ def _verdict(kind: str | None, problems: Sequence[str]) -> str:
 
 def _is_named(path: Path, names: Sequence[str]) -> bool:
     """True when one of the names is this checkpoint's: its name, also as shells complete it, or a path to it."""
-    return any(name.rstrip("/") == path.name or Path(name).expanduser().resolve() == path for name in names)
+    return any(name.rstrip("/") == path.name or _app.folder(name) == path for name in names)
 
 
 @app.command(epilog=_EPILOG)

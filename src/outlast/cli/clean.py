@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from outlast.caches import Cost, Inventory, Item, Plan, Result, Wish, by_id, decide, execute, inventory
+from outlast.caches import Cost, Inventory, Item, Plan, Result, Wish, by_id, decide, execute, inventory, keeps
 from outlast.cli import _app
 from outlast.cli._table import table
 from outlast.errors import BadInput
@@ -50,7 +51,8 @@ def clean(
 ) -> None:
     """Free what the caches hold and nobody uses: the cheapest to make again first."""
     wish = _wish(free, up_to, only or [], keep or [])
-    found = inventory(named=paths or (), only=wish.only)
+    found = inventory(named=[_expanded(path) for path in paths or ()], only=wish.only)
+    unmatched = [pattern for pattern in keep or () if not any(keeps(pattern, item) for item in found.items)]
     if paths and not (free or up_to or only):
         found = Inventory(tuple(item for item in found.items if item.kind == "named"), ())
     plan = decide(found.items, wish)
@@ -59,8 +61,17 @@ def clean(
         _app.print_json(_document(found, plan, result))
     else:
         print("\n".join(_lines(found, plan, result)))
+    for pattern in unmatched:
+        print(f"outlast: --keep {_printable(pattern)} is the name or path of nothing here", file=sys.stderr)
     failed = result is not None and any(outcome.reason for outcome in result.outcomes)
     raise typer.Exit(NOT_ALL if failed or plan.short_bytes else 0)
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{path} is no path: {error}", hint="name a file or folder that is there") from None
 
 
 def _wish(free: str, up_to: str, only: Sequence[str], keep: Sequence[str]) -> Wish:
@@ -72,12 +83,17 @@ def _wish(free: str, up_to: str, only: Sequence[str], keep: Sequence[str]) -> Wi
         except KeyError:
             raise BadInput(f"there is no cache {name!r}", hint="outlast clean names those that are here") from None
     dearest = _COSTS[up_to] if up_to else Cost.DOWNLOAD if free else Cost.MINUTES
-    return Wish(parse_bytes(free) if free else None, dearest, frozenset(only), tuple(keep))
+    return Wish(
+        parse_bytes(free) if free else None,
+        dearest,
+        frozenset(only),
+        tuple(str(_expanded(Path(pattern))) if pattern.startswith("~") else pattern for pattern in keep),
+    )
 
 
 def _state_folder() -> Path:
     """Where the journal of what was cleaned is: with the user, since caches belong to no run."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    base = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME') or ''}/.local/state"
     return Path(base) / "outlast"
 
 
@@ -115,13 +131,15 @@ def _lines(found: Inventory, plan: Plan, result: Result | None) -> list[str]:
     lines = []
     if plan.items:
         lines.append(_table(plan.items))
-    stays = [f"  {_printable(item.name)}: {reason}" for item, reason in plan.left if reason not in _DULL]
+    stays = [_printable(f"  {item.name}: {reason}") for item, reason in plan.left if reason not in _DULL]
     lines += ["", "stays:", *_cut(stays)] if stays else []
     dear = [item for item, _ in plan.left if item.cost is Cost.DOWNLOAD and not item.in_use]
     if dear:
         more = decide(dear, Wish(dearest=Cost.DOWNLOAD)).frees_bytes
         lines += ["", f"{show_bytes(more)} more could be downloaded again: --up-to download, or --free SIZE"]
-    lines += ["", *_cut([f"not touched: {s.path} ({s.reason})" for s in found.skipped])] if found.skipped else []
+    lines += (
+        ["", *_cut([_printable(f"not touched: {s.path} ({s.reason})") for s in found.skipped])] if found.skipped else []
+    )
     lines += ["", *_end(plan, result)]
     return lines
 
@@ -131,7 +149,14 @@ _DULL = frozenset({"not needed", "not asked for", "to make it again costs a down
 
 def _table(items: Sequence[Item]) -> str:
     rows = [
-        [item.cache, item.kind, show_bytes(_bytes(item)), item.cost.name.lower(), _printable(item.name), item.note]
+        [
+            item.cache,
+            item.kind,
+            show_bytes(_bytes(item)),
+            item.cost.name.lower(),
+            _printable(item.name),
+            _printable(item.note),
+        ]
         for item in items[:_SHOWN]
     ]
     text = table(["cache", "kind", "size", "again costs", "what", ""], rows)
@@ -157,7 +182,7 @@ def _end(plan: Plan, result: Result | None) -> list[str]:
         if not plan.items:
             return ["nothing to free", *short]
         return [f"would free {show_bytes(plan.frees_bytes)}; nothing was deleted: add --yes to do it", *short]
-    lines = [f"NOT deleted: {_printable(o.item.name)}: {o.reason}" for o in result.outcomes if o.reason]
+    lines = [_printable(f"NOT deleted: {o.item.name}: {o.reason}") for o in result.outcomes if o.reason]
     measured = f"; free space grew by {show_bytes(result.measured_bytes)}" if result.measured_bytes is not None else ""
     return [
         *lines,

@@ -40,7 +40,7 @@ def doctor(
     as_json: _app.Json = False,
 ) -> None:
     """Look at the volumes, the caches, the GPU and the checkpoints before a run."""
-    home = dir.expanduser().resolve()
+    home = _app.folder(dir)
     budgets = [Budget.parse(text) for text in budget or ()]
     if python and not Path(python).expanduser().exists():
         raise BadInput(f"there is no interpreter {python}", hint="name its program, such as .venv/bin/python")

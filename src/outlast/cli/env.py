@@ -64,7 +64,7 @@ def env(
 ) -> None:
     """Print variables that move caches to where there is room; what is set already stays. Makes the folders."""
     for path in volume or ():
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise BadInput(f"--volume {path} is no folder", hint="name a folder that is there, on a roomy volume")
     budgets = [Budget.parse(text) for text in budget or ()]
     here = look(more=volume or (), measure=lambda path: room(path, budgets or None))

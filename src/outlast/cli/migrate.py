@@ -45,7 +45,7 @@ def migrate(
         if as_json:
             _app.print_json(_document(found))
         return
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    state = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME') or ''}/.local/state"
     done = carry_out(found, Journal(Path(state) / "outlast"), say=_Teller(found, quiet=as_json).say)
     if as_json:
         _app.print_json(_document(found, done))

@@ -54,12 +54,12 @@ def run(
     """Run COMMAND guarded: saves are made to fit, its end is explained, it is restarted where that helps."""
     order = Order(
         command=tuple(command),
-        home=dir.expanduser().resolve(),
+        home=_app.folder(dir),
         budgets=tuple(Budget.parse(text) for text in budget or ()),
         keep=keep,
         keep_exact=keep_exact,
         forbid=frozenset(forbid_rung or ()),
-        reclaim=reclaim or settings.reclaim([dir.expanduser(), Path()]),
+        reclaim=reclaim or settings.reclaim([_app.folder(dir), Path()]),
         resume=resume,
         restarts=restarts,
     )

@@ -15,7 +15,7 @@ app = _app.new(__doc__ or "")
 @app.command(epilog="Exit codes: 0 explained, 2 no guarded run is journaled there.")
 def why(dir: _app.Dir = Path(), json: _app.Json = False) -> None:
     """Explain the end of the last guarded run: cause, evidence, fix, rungs taken, what was deleted."""
-    story = explain(dir.expanduser().resolve())
+    story = explain(_app.folder(dir))
     if json:
         _app.print_json(asdict(story))
     else:

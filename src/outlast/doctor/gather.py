@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -45,8 +44,10 @@ def gather(
     """
     driver = DriverQuestion()
     values = dict(os.environ if environment is None else environment)
+    # Not tempfile's choice: it raises where every such volume is full, which is what is to be told.
+    temporary = Path(values.get("TMPDIR") or "/tmp")
     vaults = [Vault(root, journal=Journal(home), budgets=budgets or None) for root in vaults_of(home)]
-    places = {"this folder": home, "temporary files": Path(tempfile.gettempdir()), "home": Path.home()}
+    places = {"this folder": home, "temporary files": temporary, "home": Path(values.get("HOME") or "/")}
     places |= {f"budget {number}": budget.root for number, budget in enumerate(budgets, 1)}
     places |= {f"checkpoints {number}": vault.root for number, vault in enumerate(vaults, 1)}
     caches = looking.caches(values, home)
@@ -61,13 +62,13 @@ def gather(
         values,
         tuple(budgets),
         tuple(volumes),
-        _volume("shared memory", shm, ()) if shm.is_dir() else None,
+        _volume("shared memory", shm, ()) if os.path.isdir(shm) else None,
         caches,
         looking.hub(caches["hf-hub"].place.path, _HUB_SECONDS_DEEP if deep else _HUB_SECONDS),
         looking.locks(caches["torch-extensions"].place.path),
         looking.unsynced(caches["wandb"].place.path),
         token if (token := caches["hf-token"].place.path).is_file() else None,
-        Path(tempfile.gettempdir()),
+        temporary,
         looking.precision(values, caches["hf-accelerate"].place.path),
         trains,
         saves=tuple(_saves(vault) for vault in vaults),
@@ -97,7 +98,9 @@ def _interpreter(python: str | None, environment: Mapping[str, str], deep: bool)
 
 def _deepened(facts: Facts, environment: Mapping[str, str]) -> Facts:
     python = str(facts.interpreter.python) if facts.interpreter else None
-    answer = probe.ask(python, environment, timeout=60.0, deep=True, cwd=facts.home if facts.home.is_dir() else None)
+    answer = probe.ask(
+        python, environment, timeout=60.0, deep=True, cwd=facts.home if os.path.isdir(facts.home) else None
+    )
     problem = f"{python} did not answer: {answer.reason}" if answer.reason else None
     probed = Probed({name: Path(path) for name, path in answer.effective.items()}, problem)
     trains = facts.interpreter

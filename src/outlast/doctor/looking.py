@@ -15,6 +15,7 @@ from pathlib import Path
 
 from outlast.caches import Place, places
 from outlast.doctor.facts import Access, CacheFact, Hub, Interpreter, Lock, Partial
+from outlast.durable import read_small
 from outlast.host import OpenFiles, lease, leases_are_safe, mount_at
 
 _REPO = re.compile(r"(models|datasets|spaces|kernels)--.+", re.DOTALL)
@@ -58,20 +59,20 @@ def caches(environment: Mapping[str, str], cwd: Path) -> dict[str, CacheFact]:
 
 def _cache(place: Place, plain: Place | None, environment: Mapping[str, str]) -> CacheFact:
     path = place.path
-    is_there = path.is_dir()
+    is_there = os.path.isdir(path)
     there = _existing(path)
     mount = mount_at(there)
     others: tuple[Path, ...] = ()
     if place.cache.id in _TWICE and plain and _is_filled(plain.path) and not _is_same(plain.path, path):
         others = (plain.path,)
     return CacheFact(
-        place, is_there or path.exists(), access(path) if is_there else None, others,
+        place, is_there or os.path.exists(path), access(path) if is_there else None, others,
         mount is not None and mount.is_memory, os.stat(there).st_dev,
     )  # fmt: skip
 
 
 def _existing(path: Path) -> Path:
-    return next((one for one in (path, *path.parents) if one.is_dir()), Path("/"))
+    return next((one for one in (path, *path.parents) if os.path.isdir(one)), Path("/"))
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -167,7 +168,7 @@ def locks(root: Path, *, now: float | None = None) -> tuple[Lock, ...]:
 
 def unsynced(folder: Path) -> tuple[Path, ...]:
     """Runs of wandb made offline and never uploaded: a ``.synced`` file beside the data tells of an upload."""
-    runs = [path for path in folder.glob("offline-run-*") if path.is_dir()]
+    runs = [path for path in folder.glob("offline-run-*") if os.path.isdir(path)]
     return tuple(sorted(path for path in runs if any(path.glob("*.wandb")) and not any(path.glob("*.wandb.synced"))))
 
 
@@ -177,7 +178,7 @@ def precision(environment: Mapping[str, str], settings: Path) -> tuple[str, str]
         return value, "ACCELERATE_MIXED_PRECISION"
     with suppress(OSError, UnicodeDecodeError):
         path = settings / "default_config.yaml"
-        if match := re.search(r"^mixed_precision:\s*['\"]?(\w+)", path.read_text(), re.MULTILINE):
+        if match := re.search(r"^mixed_precision:\s*['\"]?(\w+)", read_small(path).decode(), re.MULTILINE):
             return match[1], str(path)
     return None
 
@@ -195,7 +196,7 @@ def interpreter(python: Path, *, may_start: bool = False) -> Interpreter:
     packages = _packages(prefix)
     if packages is None and may_start and (told := _prefix(python)):
         prefix, packages = told, _packages(told)
-    mount = mount_at(prefix) if prefix.is_dir() else None
+    mount = mount_at(prefix) if os.path.isdir(prefix) else None
     place = str(mount) if mount is not None and mount.is_network else None
     return Interpreter(python, prefix, place, packages)
 

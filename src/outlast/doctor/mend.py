@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Iterable
@@ -63,7 +64,7 @@ def _undo(wanted: Mend) -> str:
     if wanted.kind == "set-aside":
         return line("mv", _aside(path), path)
     # From the deepest: only folders that were not there before.
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
     return line("rmdir", *missing)
 
 
@@ -90,12 +91,15 @@ def _set_aside(path: Path) -> str | None:
     with leases_are_safe():
         if OpenFiles.now().user_of(path) or lease(path) is not True:
             return None
-    os.rename(path, _aside(path))
-    return f"renamed {path} to {_aside(path).name}"
+    aside = _aside(path)
+    os.rename(path, aside)
+    return f"renamed {path} to {aside.name}"
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.stale")
+    """A name that nothing has yet."""
+    names = (path.with_name(f"{path.name}.stale{f'-{number}' if number else ''}") for number in itertools.count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 _DO = {"make-folder": _make_folder, "let-write": _let_write, "set-aside": _set_aside}

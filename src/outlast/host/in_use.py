@@ -40,6 +40,9 @@ def _uses(process: str, target: str) -> bool:
 
 
 def _descriptors(process: str) -> Iterator[str]:
+    for name in ("cwd", "exe"):  # a program works in its folder, and runs from its file, with nothing open there
+        with suppress(OSError):
+            yield os.readlink(f"{process}/{name}")  # noqa: PTH115
     with suppress(OSError), os.scandir(f"{process}/fd") as descriptors:
         for descriptor in descriptors:
             with suppress(OSError):
@@ -113,8 +116,10 @@ def lease(path: str | os.PathLike[str]) -> bool | None:
 
     Returns:
         True when nobody has it open or mapped, False when somebody has, None when the kernel cannot tell: another
-        user's file, a network file system, no regular file.
+        user's file, a network file system, no regular file, or outside `leases_are_safe`, where to ask could end us.
     """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGIO) != signal.SIG_IGN:
+        return None
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -318,7 +318,7 @@ def _is_set(rule: str, values: Mapping[str, str]) -> bool:
 
 def _is_there(path: Path) -> bool:
     try:
-        return path.exists()
+        return os.path.exists(path)
     except OSError:  # a folder that we may not look into
         return False
 
@@ -344,7 +344,7 @@ def spots_here(
 def _filled(template: str, values: Mapping[str, str], root: Path) -> Iterator[str]:
     """Folders that a spot's path stands for; none when a variable is not set, or not to an absolute path."""
     if template.startswith("~"):
-        template = (values.get("HOME") or str(Path.home())) + template[1:]
+        template = (values.get("HOME") or "/") + template[1:]
     missing = [name for name in re.findall(r"\$(\w+)", template) if not values.get(name)]
     text = os.path.normpath(re.sub(r"\$(\w+)", lambda match: values.get(match[1], ""), template))
     if missing or not text.startswith("/"):
@@ -361,6 +361,6 @@ def _filled(template: str, values: Mapping[str, str], root: Path) -> Iterator[st
 
 def _is_folder(path: Path) -> bool:
     try:
-        return path.is_dir()
+        return os.path.isdir(path)
     except OSError:
         return False

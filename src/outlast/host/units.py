@@ -27,13 +27,13 @@ def parse_bytes(text: str) -> int:
         BadInput: when the text is not a size, or is zero.
     """
     match = _SIZE.fullmatch(text)
-    size = int(float(match[1]) * _FACTORS[(match[2] or "").lower()]) if match else 0
-    if size <= 0:
+    size = float(match[1]) * _FACTORS[(match[2] or "").lower()] if match else 0.0
+    if not 1 <= size < 2**63:
         raise BadInput(
             f"expected a size such as 45MB or 2GiB, got {text!r}",
             hint="MB is 10^6 bytes, MiB is 2^20; a plain number is bytes",
         )
-    return size
+    return int(size)
 
 
 def show_bytes(size: int | None) -> str:

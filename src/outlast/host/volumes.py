@@ -45,7 +45,11 @@ class Budget:
         folder, separator, size = text.rpartition("=")
         if not separator or not folder:
             raise BadInput(f"expected DIR=SIZE, got {text!r}", hint="for example --budget runs/a=45MB")
-        return cls(Path(folder).expanduser().resolve(), parse_bytes(size))
+        try:
+            root = Path(folder).expanduser().resolve()
+        except (OSError, RuntimeError) as error:
+            raise BadInput(f"{folder} is no folder: {error}", hint="for example --budget runs/a=45MB") from None
+        return cls(root, parse_bytes(size))
 
     def covers(self, path: Path) -> bool:
         """True when the path lies in the budget's folder."""
@@ -190,6 +194,6 @@ def _least_first(limits: Sequence[Limit]) -> list[Limit]:
 def existing(path: Path) -> Path:
     """The nearest existing folder at or above a path."""
     for candidate in (path, *path.absolute().parents):
-        if candidate.is_dir():
+        if os.path.isdir(candidate):
             return candidate
     return Path("/")

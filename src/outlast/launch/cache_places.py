@@ -10,7 +10,7 @@ from outlast.errors import OutlastError
 from outlast.host import Budget, room
 
 
-def settings_for(here: Layout, found: Mapping[str, Place], environment: Mapping[str, str]) -> Layout:
+def settings_for(here: Layout, found: Mapping[str, Place]) -> Layout:
     """The part of a layout that may be applied unasked.
 
     What the user has set stays as it is (`outlast env` says what is wrong with it), and what is downloaded already is
@@ -20,7 +20,9 @@ def settings_for(here: Layout, found: Mapping[str, Place], environment: Mapping[
     kept = [
         setting
         for setting in here.settings
-        if setting.value is not None and setting.variable not in environment and set(setting.caches) <= empty
+        if setting.value is not None
+        and set(setting.caches) <= empty
+        and not any(found[name].variable for name in setting.caches if name in found)
     ]
     return replace(here, settings=tuple(kept))
 
@@ -35,8 +37,12 @@ def placed(
         budgets: declared limits.
         seen: the machine; None looks.
     """
-    here = seen or look(environment, measure=lambda path: room(path, budgets or None))
-    layout = settings_for(here.layout, places(environment), environment)
+    try:
+        here = seen or look(environment, measure=lambda path: room(path, budgets or None))
+        layout = settings_for(here.layout, places(environment))
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        # A folder that is gone, a user without a home: the command must start all the same.
+        return dict(environment), [f"caches stay where they are: {error}"]
     if not layout.settings:
         return dict(environment), []
     try:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from outlast.caches import NOTHING
 from outlast.errors import BadInput
 
 NAME = "outlast.toml"
@@ -18,7 +19,7 @@ _KNOWN = {"reclaim": {"allow"}}
 
 
 def reclaim(folders: Sequence[Path]) -> str:
-    """What rung 3 may take from caches, as words joined by commas; empty when no file says.
+    """What rung 3 may take from caches, as words joined by commas; empty when no file says, or when it does not say.
 
     Args:
         folders: where to look; the first file that is there counts.
@@ -39,7 +40,9 @@ def reclaim(folders: Sequence[Path]) -> str:
         strange = sorted(set(values) - known) if known and isinstance(values, dict) else [table]
         if strange:
             raise BadInput(f"{path} sets {strange[0]!r}, which nothing reads", hint=hint)
-    words = found.get("reclaim", {}).get("allow", [])
+    if "allow" not in found.get("reclaim", {}):
+        return ""
+    words = found["reclaim"]["allow"]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise BadInput(f"{path}: allow is {words!r}, expected a list of words", hint=hint)
-    return ",".join(words)
+    return ",".join(words) or NOTHING
