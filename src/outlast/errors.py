@@ -6,6 +6,7 @@ OutlastError
 ├── NoWayBack           resume was asked for and no checkpoint here verifies
 ├── NoRoom              the next save does not fit, and every allowed rung was tried
 ├── SaveFailed          a save failed for a reason that making room does not cure
+├── DoesNotFit          a step needs more memory than there is, even for one sample
 └── VaultBusy           another process is changing the same folder of checkpoints
 """
 
@@ -47,6 +48,10 @@ class NoRoom(OutlastError, OSError):
 
 class SaveFailed(OutlastError):
     """A save failed for a reason that making room does not cure."""
+
+
+class DoesNotFit(OutlastError, MemoryError):
+    """A step needs more memory than there is, even for one sample, or for a batch that cannot be split."""
 
 
 class VaultBusy(OutlastError):

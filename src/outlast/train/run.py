@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from outlast.checkpoints import (
 )
 from outlast.checkpoints.tensors import write_torch
 from outlast.errors import BadInput
+from outlast.train.optimize import Step
 from outlast.train.position import Position, epoch_from, loader_generators
+from outlast.train.split import Known
+from outlast.train.step import Splitter
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.safetensors"
 
@@ -40,8 +43,8 @@ class Run:
         root: folder of this run's checkpoints; made if missing.
         model: the module to train, on its device already.
         optimizer: its optimizer.
-        scheduler: learning-rate schedule, stepped by you.
-        scaler: gradient scaler.
+        scheduler: learning-rate schedule, stepped by you, or by `step`.
+        scaler: gradient scaler, used by you, or by `step`.
         every: save when this many steps have been done since the last save.
         every_seconds: or when this much time has passed; the sooner of the two.
         keep: retention; None keeps all, or follows ``outlast run --keep``.
@@ -89,6 +92,7 @@ class Run:
         self._loader: Any = None
         self._batch_size: int | None = None
         self._saved_at = (0, time.monotonic())
+        self._splitter = Splitter()
         self._resume()
 
     def steps(self, loader: Iterable[Any], *, epochs: int | None = None, total: int | None = None) -> Iterator[Any]:
@@ -129,6 +133,56 @@ class Run:
 
     def _is_over(self, total: int | None) -> bool:
         return total is not None and self.steps_done >= total
+
+    def step(
+        self,
+        batch: Any,
+        loss_fn: Callable[[Any], Any],
+        *,
+        mean_over: str | Callable[[Any], float] = "samples",
+        micro_batch: int | None = None,
+        clip_norm: float | None = None,
+        samples: int | None = None,
+        split: Callable[[Any, int, int], Any] | None = None,
+    ) -> Any:
+        """One whole step: gradients are cleared, forward, backward, then the optimizer and the schedule move.
+
+        When memory runs out, the same batch is computed in two halves, in four quarters, and so on: the same samples,
+        the gradient of the whole batch, one move of the optimizer. The size that worked is remembered, saved with each
+        checkpoint, and a larger one is tried later. To accumulate gradients, let the loader give the whole batch, and
+        set ``micro_batch``.
+
+        Args:
+            batch: what `steps` gave; tensors in a dict, tuple, list, dataclass or BatchEncoding, samples first.
+            loss_fn: forward: takes a batch, or a part of it in the same form, and returns the loss, one number. With
+                autocast, if you use it, inside.
+            mean_over: what the loss is the mean of: ``samples``, ``tokens`` (labels that are not -100), ``next_tokens``
+                (the same, where the model shifts the labels), ``sum`` (it is no mean: it adds up), or a function that
+                counts what the mean of a batch is over.
+            micro_batch: the most samples at once; None for as many as fit.
+            clip_norm: clip the norm of the gradients to this before the optimizer moves; None does not.
+            samples: number of samples in the batch; with ``split``, where Outlast cannot see it.
+            split: ``split(batch, start, stop)`` returns these samples of it as a batch.
+
+        Returns:
+            The loss of the whole batch, detached.
+
+        Raises:
+            DoesNotFit: when a single sample, or a batch that cannot be split, does not fit; it says what would help.
+            BadInput: for a loss that is not one number, or arguments that do not belong together.
+        """
+        if self.optimizer is None:
+            raise BadInput("this Run has no optimizer", hint="outlast.Run(..., optimizer=...), or step by yourself")
+        scheduler, scaler = self._parts.get("scheduler"), self._parts.get("scaler")
+        moves = Step(self.model, self.optimizer, scheduler, scaler, self._tell, self._splitter)
+        return moves.make(
+            batch, loss_fn, mean_over=mean_over, micro_batch=micro_batch, clip_norm=clip_norm,
+            samples=samples, take=split, at_most=getattr(self._loader, "batch_size", None),
+        )  # fmt: skip
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        ranks = int(os.environ.get("WORLD_SIZE") or 1)
+        self.vault.journal.write(event, step=self.steps_done, effective_batch=facts["samples"] * ranks, **facts)
 
     def checkpoint(self, metrics: Mapping[str, float] | None = None, *, now: bool = False) -> Checkpoint | None:
         """Save if it is due: atomic, verified; makes room, or waits for it, rather than fail.
@@ -187,6 +241,7 @@ class Run:
             "generators": state.take_generators(),
             "loader": [generator.get_state() for generator in loader_generators(self._loader)],
             "batch_size": getattr(self._loader, "batch_size", None),
+            "memory": self._splitter.known.as_data(),
         }
         _write_file(stage, _STATE, *codec.pack_views(doc))
         notes = {} if stage.kind == "full" else {"why_light": "a full save did not fit"}
@@ -222,6 +277,7 @@ class Run:
         self.steps_done = int(doc["steps"])
         self._saved_at = (self.steps_done, time.monotonic())
         self._position = Position(**doc["position"])
+        self._splitter.known = Known.from_data(doc.get("memory"))
         self._generators, self._loader_now, self._batch_size = doc["generators"], doc["loader"], doc["batch_size"]
 
     def _check_parts(self, doc: Mapping[str, Any]) -> None:

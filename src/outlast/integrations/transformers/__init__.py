@@ -1,4 +1,4 @@
-"""Transformers' Trainer: its saves are admitted, staged, sealed; its resume takes sealed and verified ones only.
+"""Transformers' Trainer: its saves are sealed, it resumes from verified ones only, its steps are split to fit memory.
 
 Under `outlast run` every Trainer is guarded. In a script of your own: ``Trainer(..., callbacks=[OutlastCallback()])``.
 
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from outlast.checkpoints import Keep, Policy
-from outlast.integrations.transformers import resuming, saving
+from outlast.integrations.transformers import resuming, saving, step
 
 __all__ = ["OutlastCallback", "install", "install_utils"]
 
@@ -50,6 +50,7 @@ def install(module: ModuleType) -> None:
     trainer._outlast = True
     for name, wrapper in {
         "train": resuming.train,
+        "training_step": step.training_step,
         "_save_checkpoint": saving.save_checkpoint,
         "_load_optimizer_and_scheduler": resuming.load_optimizer_and_scheduler,
         "_load_rng_state": resuming.load_rng_state,

@@ -14,6 +14,7 @@ from typing import Any
 from outlast.checkpoints import Policy, Vault, codec, inspect, is_candidate, state
 from outlast.errors import SealError
 from outlast.integrations.ranks import Ranks, is_first_process
+from outlast.integrations.transformers import step
 from outlast.integrations.transformers.guard import Guard, guard_of, is_guarded_run, known_roots, policy_of
 
 _log = logging.getLogger("outlast")
@@ -49,6 +50,7 @@ def train(original: Callable[..., Any]) -> Callable[..., Any]:
             ranks = Ranks()
             found = _resume_from(guard, resume_from_checkpoint) if ranks.is_first else None
             resume_from_checkpoint = ranks.broadcast(found)
+            step.restore(self, resume_from_checkpoint)
         return original(self, resume_from_checkpoint, *args, **kwargs)
 
     return train

@@ -19,6 +19,7 @@ from outlast.host import room
 from outlast.integrations import staged
 from outlast.integrations.ranks import Ranks, follow, lead
 from outlast.integrations.torch_save import tensor_bytes
+from outlast.integrations.transformers import step
 from outlast.integrations.transformers.guard import GUARDS, HANDLERS, Guard, guard_of, rotation
 
 _OPTIMIZER = "optimizer.pt"
@@ -37,6 +38,7 @@ def save_checkpoint(original: Callable[..., Any]) -> Callable[..., Any]:
         run = functools.partial(original, self, model, trial, *args, **kwargs)
         write_part = functools.partial(_write_part, self, run)
         ranks = Ranks()
+        step.agree(self, ranks)
         if ranks.is_first:
             settle(guard)
             guard.pending = lead(ranks, functools.partial(_save, self, guard), write_part)
@@ -58,8 +60,8 @@ def _save(trainer: Any, guard: Guard, write_everywhere: Callable[[Stage], None])
         write_everywhere(stage)
         return _finish(trainer, guard, stage)
 
-    step = trainer.state.global_step
-    return guard.saver.save(f"checkpoint-{step}", step, _needs(trainer), write)
+    number = trainer.state.global_step
+    return guard.saver.save(f"checkpoint-{number}", number, _needs(trainer), write)
 
 
 def _write_part(trainer: Any, run: Callable[[], None], stage: Stage) -> None:
@@ -137,7 +139,7 @@ def _metrics(trainer: Any) -> dict[str, float]:
 
 
 def _notes(trainer: Any, stage: Stage) -> dict[str, Any]:
-    notes: dict[str, Any] = {"micro_batch_size": trainer._train_batch_size}
+    notes: dict[str, Any] = {"micro_batch_size": trainer._train_batch_size, **step.learned(trainer)}
     if trainer.args.save_only_model:
         notes["why_light"] = "save_only_model"
     elif stage.kind != "full":
