@@ -17,7 +17,7 @@ def test_an_oom_kill_after_a_seal_is_resumed():
 
 
 def test_a_users_bug_is_never_restarted():
-    for cause in ("EXCEPTION", "IMPORT", "exit", "SIGTERM", "INTERRUPT"):
+    for cause in ("EXCEPTION", "IMPORT", "exit"):
         assert not decide([attempt(cause)], 3).restart
 
 
@@ -56,3 +56,10 @@ def test_restarts_are_bounded_and_never_repeat_a_cause_at_a_step(history, restar
     assert len(attempts) <= restarts + 1
     restarted = [(a.cause, a.sealed_step) for a in attempts[:-1]]
     assert len(set(restarted)) == len(restarted)
+
+
+def test_what_was_asked_to_stop_is_not_started_again_and_said_to_have_been_asked():
+    for cause in ("SIGTERM", "SIGHUP", "INTERRUPT"):
+        decision = decide([attempt(cause)], 3)
+        assert not decision.restart and decision.why == "it was asked to stop, and did"
+        assert CAUSES[cause].restart == "asked"

@@ -113,3 +113,9 @@ def test_files_of_torch_save_are_told_with_how_often():
 def test_a_run_without_hooks_is_not_promised_to_resume():
     text = "\n".join(lines(tell("r", journaled(STARTED, ENDED), is_alive=False)))
     assert "nothing was hooked" in text
+
+
+def test_batches_that_were_split_are_told_with_the_effective_batch():
+    split = ("batch_split", {"pieces": [4, 4], "micro_batch": 4, "effective_batch": 8})
+    text = "\n".join(lines(tell("r", journaled(STARTED, HOOKED, split, ENDED), is_alive=False)))
+    assert "pieces of 4; effective batch 8" in text

@@ -63,11 +63,13 @@ CAUSES: dict[str, Cause] = {
     ),
     "SIGHUP": Cause(
         "its terminal went away (SIGHUP)",
-        "start it under nohup, tmux or a scheduler; the same command resumes itasked",
+        "start it under nohup, tmux or a scheduler; the same command resumes it",
+        "asked",
     ),
     "INTERRUPT": Cause(
         "somebody interrupted it (Ctrl-C)",
-        "start the same command again: it goes on from the newest sealasked",
+        "start the same command again: it goes on from the newest seal",
+        "asked",
     ),
     "KILLED": Cause(
         "a person or program killed it (SIGKILL); the kernel's out-of-memory count did not rise",

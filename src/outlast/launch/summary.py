@@ -77,7 +77,9 @@ def _deletions(story: Story) -> str:
 def _failures(story: Story) -> str:
     failed = story.all("save_failed")
     hooks = story.all("hook_failed")
+    splits = story.all("batch_split")
     parts = [f"saves that failed and were tried again: {len(failed)}"] if failed else []
+    parts += [f"batches split for want of memory: {len(splits)}; the effective batch is the same"] if splits else []
     parts += [f"hooks that failed: {len(hooks)} ({hooks[0].get('module')}: {hooks[0].get('error')})"] if hooks else []
     return "; ".join(parts)
 

@@ -162,6 +162,10 @@ def _notes(told: guard.Story, started: Event) -> list[str]:
         notes.append("nothing was hooked in it: started again, it resumes only what its own code resumes")
     if told.is_waiting():
         notes.append(f"a save was waiting for room: {told.all('paused')[-1].get('why')}")
+    if splits := told.all("batch_split"):
+        last = splits[-1]
+        sizes = f"the last into pieces of {last.get('micro_batch')}; effective batch {last.get('effective_batch')}"
+        notes.append(f"{len(splits)} batches ran out of memory and were split, {sizes}")
     for event in told.all("hook_failed"):
         notes.append(f"the hook of {event.get('module')} failed: {event.get('error')}")
     for event in told.all("thread_died"):
