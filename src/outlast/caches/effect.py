@@ -103,7 +103,7 @@ def check(
 
 
 def _is_set(place: Place, environment: Mapping[str, str]) -> bool:
-    return place.variable is not None and place.variable in environment
+    return place.variable in place.cache.variables and place.variable in environment
 
 
 def _is_used(path: Path) -> bool:
