@@ -70,9 +70,8 @@ def execute(plan: Plan, journal: Journal, *, look: Callable[[], Survey] = Survey
     outcomes = []
     survey, looked = look(), time.monotonic()
     for item in plan.items:
-        if (
-            time.monotonic() - looked > _FRESH_SECONDS
-        ):  # a look at all processes takes milliseconds, and there are thousands
+        # A look at all processes takes milliseconds, and there may be thousands of things.
+        if time.monotonic() - looked > _FRESH_SECONDS:
             survey, looked = look(), time.monotonic()
         outcomes.append(_remove(item, journal, survey))
     for root in dict.fromkeys(item.root for item in plan.items):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from outlast.caches.catalogue import CATALOGUE, Place, places
+from outlast.caches.here import holds_something
 from outlast.caches.layout import Layout, Remark
 from outlast.caches.probe import Answer
 from outlast.host import Usage, show_bytes, tree
@@ -107,12 +108,7 @@ def _is_set(place: Place, environment: Mapping[str, str]) -> bool:
 
 
 def _is_used(path: Path) -> bool:
-    with suppress(OSError):
-        if path.is_file():
-            return True
-        with os.scandir(path) as entries:
-            return any(True for _ in entries)
-    return False
+    return os.path.isfile(path) or holds_something(path)
 
 
 def _glance(path: Path, end: float | None, clock: Callable[[], float]) -> tuple[Usage | None, bool]:

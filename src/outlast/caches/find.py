@@ -83,8 +83,9 @@ def inventory(
             found += _items(place.cache, root, seen, roots - {root})
     there = _there(all_places.values())
     found = [_apart(item, there) for item in found]
+    precious = _there(place for place in all_places.values() if _is_precious(place)) if named else {}
     for path in named:
-        found += _named(path, home, here, seen, _there(p for p in all_places.values() if _is_precious(p)))
+        found += _named(path, home, here, seen, precious)
     return Inventory(tuple(found), tuple(skipped))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from outlast.caches.catalogue import places
 from outlast.caches.layout import OFFERED, Layout, Site, decide, mend
 from outlast.errors import OutlastError
-from outlast.host import Platform, Room, Spot, recognise, room, spots_here
+from outlast.host import Platform, Room, Spot, existing, recognise, room, spots_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def look(
     volumes: dict[object, Room] = {}
 
     def site(path: Path) -> Site:
-        there = _existing(path)
+        there = existing(path)
         if there not in rooms:
             now = measure(there)
             # One figure for each volume: a write between two looks must not make one of its folders the roomier.
@@ -83,10 +83,6 @@ def _spots(platform: Platform, values: Mapping[str, str], root: Path) -> list[Sp
     prefix = str(root).rstrip("/")
     inside = {name: value.removeprefix(prefix) or "/" for name, value in values.items()}
     return [replace(spot, path=prefix + spot.path) for spot in spots_here(platform, inside, root=root)]
-
-
-def _existing(path: Path) -> Path:
-    return next((one for one in (path, *path.parents) if os.path.isdir(one)), Path("/"))
 
 
 def _site(path: Path, measured: Room, spots: Sequence[Spot]) -> Site:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,12 @@ def folder(path: Path | str) -> Path:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError) as error:
         raise BadInput(f"{path} is no folder: {error}", hint="name a folder that is there") from None
+
+
+def state_folder() -> Path:
+    """Where the journal of what was done to caches is: with the user, since caches belong to no run."""
+    base = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME') or ''}/.local/state"
+    return Path(base) / "outlast"
 
 
 def new(summary: str) -> typer.Typer:

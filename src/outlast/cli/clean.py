@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +55,7 @@ def clean(
     if paths and not (free or up_to or only):
         found = Inventory(tuple(item for item in found.items if item.kind == "named"), ())
     plan = decide(found.items, wish)
-    result = execute(plan, Journal(_state_folder())) if yes and not dry_run else None
+    result = execute(plan, Journal(_app.state_folder())) if yes and not dry_run else None
     if as_json:
         _app.print_json(_document(found, plan, result))
     else:
@@ -89,12 +88,6 @@ def _wish(free: str, up_to: str, only: Sequence[str], keep: Sequence[str]) -> Wi
         frozenset(only),
         tuple(str(_expanded(Path(pattern))) if pattern.startswith("~") else pattern for pattern in keep),
     )
-
-
-def _state_folder() -> Path:
-    """Where the journal of what was cleaned is: with the user, since caches belong to no run."""
-    base = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME') or ''}/.local/state"
-    return Path(base) / "outlast"
 
 
 def _document(found: Inventory, plan: Plan, result: Result | None) -> dict[str, Any]:

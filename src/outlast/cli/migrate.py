@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,8 +43,7 @@ def migrate(
         if as_json:
             _app.print_json(_document(found))
         return
-    state = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME') or ''}/.local/state"
-    done = carry_out(found, Journal(Path(state) / "outlast"), say=_Teller(found, quiet=as_json).say)
+    done = carry_out(found, Journal(_app.state_folder()), say=_Teller(found, quiet=as_json).say)
     if as_json:
         _app.print_json(_document(found, done))
     elif not found.is_there:

@@ -16,7 +16,7 @@ from pathlib import Path
 from outlast.caches import Place, places
 from outlast.doctor.facts import Access, CacheFact, Hub, Interpreter, Lock, Partial
 from outlast.durable import read_small
-from outlast.host import OpenFiles, lease, leases_are_safe, mount_at
+from outlast.host import OpenFiles, existing, lease, leases_are_safe, mount_at
 
 _REPO = re.compile(r"(models|datasets|spaces|kernels)--.+", re.DOTALL)
 _DIST = re.compile(r"(.+)-([^-]+)\.dist-info")
@@ -60,7 +60,7 @@ def caches(environment: Mapping[str, str], cwd: Path) -> dict[str, CacheFact]:
 def _cache(place: Place, plain: Place | None, environment: Mapping[str, str]) -> CacheFact:
     path = place.path
     is_there = os.path.isdir(path)
-    there = _existing(path)
+    there = existing(path)
     mount = mount_at(there)
     others: tuple[Path, ...] = ()
     if place.cache.id in _TWICE and plain and _is_filled(plain.path) and not _is_same(plain.path, path):
@@ -69,10 +69,6 @@ def _cache(place: Place, plain: Place | None, environment: Mapping[str, str]) ->
         place, is_there or os.path.exists(path), access(path) if is_there else None, others,
         mount is not None and mount.is_memory, os.stat(there).st_dev,
     )  # fmt: skip
-
-
-def _existing(path: Path) -> Path:
-    return next((one for one in (path, *path.parents) if os.path.isdir(one)), Path("/"))
 
 
 def _is_same(one: Path, other: Path) -> bool:
