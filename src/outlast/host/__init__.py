@@ -7,6 +7,7 @@ from outlast.host.full import Pressure, explain_full, pressure
 from outlast.host.in_use import OpenFiles, is_locked, lease, leases_are_safe, users_of
 from outlast.host.memory import MemoryGroup, memory_group
 from outlast.host.mounts import Mount, mount_at, parse_mounts
+from outlast.host.notices import Address, Notice, server_here
 from outlast.host.platforms import PLATFORMS, Fact, Platform, Spot, recognise, spots_here
 from outlast.host.quota import Quota, quotas
 from outlast.host.units import parse_bytes, show_bytes, show_seconds
@@ -24,6 +25,7 @@ from outlast.host.volumes import (
 __all__ = [
     "BUDGETS_VARIABLE",
     "PLATFORMS",
+    "Address",
     "Budget",
     "Fact",
     "Item",
@@ -31,6 +33,7 @@ __all__ = [
     "Limit",
     "MemoryGroup",
     "Mount",
+    "Notice",
     "OpenFiles",
     "Platform",
     "Pressure",
@@ -54,6 +57,7 @@ __all__ = [
     "quotas",
     "recognise",
     "room",
+    "server_here",
     "show_bytes",
     "show_seconds",
     "spots_here",

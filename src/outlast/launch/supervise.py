@@ -14,7 +14,7 @@ from typing import Any
 
 from outlast import durable, journal
 from outlast.errors import BadInput
-from outlast.guard import Story, Subject, Watch
+from outlast.guard import Lookout, Story, Subject, Watch
 from outlast.host import Budget, explain_full, room
 from outlast.journal import FOLDER, Event, Journal
 from outlast.launch import again, cache_places, command, ends, processes, summary
@@ -103,12 +103,10 @@ class _Run:
         self._next_look = float("-inf")
         # A spawned process counts its parent's memory as its own until it execs: less than that says nothing.
         self.own_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.watch = Watch(
-            Subject(order.home, self.journal.run, order.budgets, os.isatty(self.output.err)),
-            _Screen(lambda: self.output),
-            self.record,
-            self._hold,
-        )
+        subject = Subject(order.home, self.journal.run, order.budgets, os.isatty(self.output.err))
+        screen = _Screen(lambda: self.output)
+        self.watch = Watch(subject, screen, self.record, self._hold)
+        self.lookout = Lookout.here(subject, screen, self.record, base)
 
     @property
     def story(self) -> Story:
@@ -169,6 +167,7 @@ class _Run:
         self.shm.observe([pid])
         self.output.start()
         self.watch.start(since)
+        self.lookout.start()
         ended = command.wait(
             pid,
             on_tick=lambda: self._observe(counts),
@@ -177,6 +176,7 @@ class _Run:
         )
         self._told("outlast-output", self.output.stop())
         self._told("outlast-guard", self.watch.stop())
+        self._told("outlast-lookout", self.lookout.stop())
         counts.read()
         end = ends.classify(self._facts(pid, ended, counts, since))
         self.attempts.append(
