@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from outlast import durable
-from outlast.guard.stop import Stop, ask
-from outlast.guard.watch import Screen, Subject
+from outlast.guard.stop import Stop
 from outlast.host import Notice, server_here, show_seconds
 
 if TYPE_CHECKING:
@@ -27,20 +25,19 @@ class Lookout:
     """Looks for notices; `look` is one round, the thread calls it every few seconds.
 
     Args:
-        subject: whose run it is.
-        screen: where it speaks.
+        line: tells the user.
         record: writes an event to the journal.
+        ask: asks the trainings to leave; False while there is none that would hear it.
         read: asks the metadata server; None where there is none, and then there is no thread either.
         clock: seconds since the epoch.
     """
 
-    subject: Subject
-    screen: Screen
+    line: Callable[[str], None]
     record: Callable[..., None]
+    ask: Callable[[Stop], bool]
     read: Callable[[], Answer] | None
     clock: Callable[[], float] = time.time
     _said: set[tuple[str, str]] = field(default_factory=set)
-    _asked: Stop | None = None
     _has_answered: bool = False
     _pause_seconds: float = POLL_SECONDS
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -49,16 +46,20 @@ class Lookout:
 
     @classmethod
     def here(
-        cls, subject: Subject, screen: Screen, record: Callable[..., None], environment: Mapping[str, str]
+        cls,
+        line: Callable[[str], None],
+        record: Callable[..., None],
+        ask: Callable[[Stop], bool],
+        environment: Mapping[str, str],
     ) -> Lookout:
         """For this machine: it asks nothing where no local sign tells that there is somebody to ask."""
         address = server_here(environment)
         if address is None:
-            return cls(subject, screen, record, None)
+            return cls(line, record, ask, None)
         from outlast.host.metadata import MetadataServer
 
         record("lookout", provider=address.provider.name, address=address.base, why=address.why)
-        return cls(subject, screen, record, MetadataServer(address).look)
+        return cls(line, record, ask, MetadataServer(address).look)
 
     def start(self) -> None:
         """Begin to look, if there is somebody to ask."""
@@ -104,14 +105,10 @@ class Lookout:
     def _take(self, notice: Notice) -> None:
         if self._is_new(notice.source, notice.text):
             self.record("notice", source=notice.source, why=notice.text, by=notice.by, is_told=notice.is_told)
-            self.screen.line(f"{notice.text}{self._when(notice)} ({notice.source})")
-        if notice.by is None or (self._asked is not None and self._asked.by <= notice.by):
-            return
-        try:
-            self._asked = ask(self.subject.home, self.subject.run, Stop(notice.by, "notice", notice.text))
-        except OSError as error:  # tried again in the next round
-            if self._is_new("stop", notice.text):
-                self.screen.line(f"the training could not be asked to leave: {durable.why_not(error)}")
+            self.line(f"{notice.text}{self._when(notice)} ({notice.source})")
+        if notice.by is not None:
+            # In each round: the training may not have begun, or be another one by now.
+            self.ask(Stop(notice.by, "notice", notice.text))
 
     def _when(self, notice: Notice) -> str:
         if notice.by is None:
