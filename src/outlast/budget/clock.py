@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from outlast.errors import BadInput
-from outlast.host import Platform, show_seconds
+from outlast.host import Session, show_seconds
 
 EXIT_SECONDS = 3.0
 """What a process with torch takes to end once it was told to (0.5 to 2 s measured here), with room to spare."""
@@ -38,18 +37,6 @@ class Deadline:
     """Seconds since the epoch."""
     why: str
     """Where that is from, for the user: ``9h from the start``, ``SLURM_JOB_END_TIME``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What the machine says of the session that this is."""
-
-    platform: Platform
-    """A row of `outlast.host.PLATFORMS`."""
-    began: float | None
-    """When the session began, seconds since the epoch; None when that cannot be told."""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """The environment."""
 
 
 def parse(text: str, now: float, session: Session | None = None) -> Deadline:
@@ -135,9 +122,9 @@ def guess_save_seconds(size: int) -> float:
     return 1.0 + size / SLOW_BYTES_PER_SECOND
 
 
-def is_due(by: float, now: float, pace: Pace) -> bool:
-    """Whether to leave now rather than after another step."""
-    return now + pace.needed_seconds >= by
+def is_due(by: float, now: float, needed_seconds: float) -> bool:
+    """Whether to leave now rather than after another step, which with all that follows needs so long."""
+    return now + needed_seconds >= by
 
 
 @dataclass(frozen=True, slots=True)

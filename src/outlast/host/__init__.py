@@ -9,6 +9,7 @@ from outlast.host.memory import MemoryGroup, memory_group
 from outlast.host.mounts import Mount, mount_at, parse_mounts
 from outlast.host.platforms import PLATFORMS, Fact, Platform, Spot, recognise, spots_here
 from outlast.host.quota import Quota, quotas
+from outlast.host.session import Session, this_session
 from outlast.host.units import parse_bytes, show_bytes, show_seconds
 from outlast.host.usage import Item, Largest, Usage, allocated_bytes, largest, tree
 from outlast.host.volumes import (
@@ -36,6 +37,7 @@ __all__ = [
     "Pressure",
     "Quota",
     "Room",
+    "Session",
     "Spot",
     "Usage",
     "allocated_bytes",
@@ -57,6 +59,7 @@ __all__ = [
     "show_bytes",
     "show_seconds",
     "spots_here",
+    "this_session",
     "tree",
     "users_of",
 ]

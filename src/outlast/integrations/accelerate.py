@@ -32,9 +32,10 @@ from outlast.caches import Reclaim
 from outlast.checkpoints import Checkpoint, Draft, Keep, Needs, Policy, Saver, Stage, Vault, codec, set_beside
 from outlast.errors import BadInput
 from outlast.integrations import staged
-from outlast.integrations.ranks import Ranks, follow, lead
+from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
 from outlast.journal import RUN_VARIABLE
+from outlast.train.ranks import Ranks
 
 _log = logging.getLogger("outlast")
 _OPTIMIZER = "optimizer.bin"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from outlast.budget import clock
 from outlast.caches import Reclaim
 from outlast.checkpoints import (
     Checkpoint,
@@ -25,6 +27,8 @@ from outlast.checkpoints import (
 )
 from outlast.checkpoints.tensors import write_torch
 from outlast.errors import BadInput
+from outlast.host import this_session
+from outlast.train.leaving import Leaving, patience
 from outlast.train.optimize import Step
 from outlast.train.position import Position, epoch_from, loader_generators
 from outlast.train.split import Known
@@ -50,10 +54,13 @@ class Run:
         keep: retention; None keeps all, or follows ``outlast run --keep``.
         keep_exact: always hold a full checkpoint, even if new saves have to be light.
         also: further objects with ``state_dict`` and ``load_state_dict``, by name.
+        deadline: when this session ends: ``9h``, ``23:30``, ``auto`` (what the platform says). `steps` seals in time
+            and raises `Stopped`, a SystemExit with code 0; the next start goes on from there.
 
     Raises:
         NoWayBack: when there are checkpoints here and none verifies.
-        BadInput: when neither ``every`` nor ``every_seconds`` is positive, or the checkpoint is of other parts.
+        BadInput: when neither ``every`` nor ``every_seconds`` is positive, the deadline cannot be read, or the
+            checkpoint is of other parts.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class Run:
         keep: Keep | None = None,
         keep_exact: bool = False,
         also: Mapping[str, Any] | None = None,
+        deadline: str | None = None,
     ) -> None:
         if (every is not None and every < 1) or (every_seconds is not None and every_seconds <= 0):
             raise BadInput(f"every is {every}, every_seconds is {every_seconds}", hint="both count from 1 up, or None")
@@ -81,7 +89,12 @@ class Run:
         self.every, self.every_seconds = every, every_seconds
         policy = inherited.with_choice(keep, keep_exact=keep_exact)
         self.vault = Vault(root)
-        self._saver = Saver(self.vault, policy, Reclaim(policy.reclaim, self.vault.journal))
+        self._saver = Saver(self.vault, policy, Reclaim(policy.reclaim, self.vault.journal), wait=patience)
+        self._leaving = Leaving(
+            self.vault.journal,
+            deadline=clock.parse(deadline, time.time(), this_session()) if deadline else None,
+            save_bytes=self._save_bytes,
+        )
         self.steps_done = 0
         """Steps done so far, those of earlier processes included."""
         self.resumed: Choice | None = None
@@ -106,11 +119,23 @@ class Run:
         Yields:
             What the loader gives. The step that a batch is for counts from the moment it is given: call `checkpoint`
             when it is done, and not in the middle of it.
+
+        Raises:
+            Stopped: when the session ends, or the process was asked to stop; the last step is sealed.
         """
         if epochs is None and total is None:
             epochs = 1
         self._loader = loader
         self._check_batch_size(loader)
+        self._leaving.begin(total)
+        try:
+            yield from self._steps(loader, epochs, total)
+        finally:
+            self._leaving.end()
+        if self.steps_done > self._saved_at[0]:
+            self.checkpoint(now=True)
+
+    def _steps(self, loader: Iterable[Any], epochs: int | None, total: int | None) -> Iterator[Any]:
         is_resumed = self.resumed is not None
         while (epochs is None or self._position.epoch < epochs) and not self._is_over(total):
             batches = epoch_from(loader, self._position, resumed=is_resumed)
@@ -124,12 +149,19 @@ class Run:
                 yield batch
                 if self._is_over(total):
                     break
+                self._leave_if_due()
             else:
                 if self._position.batches == began_at == 0:
                     raise BadInput("the loader gave no batch", hint="an iterator can be gone through only once")
                 self._position.epoch, self._position.batches = self._position.epoch + 1, 0
+
+    def _leave_if_due(self) -> None:
+        stop = self._leaving.after_step(self.steps_done)
+        if stop is None:
+            return
         if self.steps_done > self._saved_at[0]:
             self.checkpoint(now=True)
+        self._leaving.leave(stop, self.steps_done)
 
     def _is_over(self, total: int | None) -> bool:
         return total is not None and self.steps_done >= total
@@ -202,8 +234,10 @@ class Run:
         if not now and not self._is_due():
             return None
         step = self.steps_done
-        sealed = self._saver.save(f"step-{step}", step, self._needs(), lambda stage: self._write(stage, metrics or {}))
-        self._saver.settle(sealed)
+        with self._leaving.saving():
+            write = functools.partial(self._write, metrics=metrics or {})
+            sealed = self._saver.save(f"step-{step}", step, self._needs(), write)
+            self._saver.settle(sealed)
         self._saved_at = (step, time.monotonic())
         return sealed
 
@@ -213,6 +247,10 @@ class Run:
         return has_stepped or (self.every_seconds is not None and time.monotonic() - when >= self.every_seconds)
 
     # Saving
+
+    def _save_bytes(self) -> int:
+        needs = self._needs()
+        return needs.total(next(iter(needs.files)))
 
     def _needs(self) -> Needs:
         weights = _bytes(self.model.state_dict())

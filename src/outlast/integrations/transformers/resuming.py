@@ -13,9 +13,10 @@ from typing import Any
 
 from outlast.checkpoints import Policy, Vault, codec, inspect, is_candidate, state
 from outlast.errors import SealError
-from outlast.integrations.ranks import Ranks, is_first_process
+from outlast.integrations.ranks import is_first_process
 from outlast.integrations.transformers import step
 from outlast.integrations.transformers.guard import Guard, guard_of, is_guarded_run, known_roots, policy_of
+from outlast.train.ranks import Ranks
 
 _log = logging.getLogger("outlast")
 

@@ -17,10 +17,11 @@ from outlast.checkpoints import Checkpoint, Draft, Needs, Stage, codec, state
 from outlast.errors import BadInput, OutlastError
 from outlast.host import room
 from outlast.integrations import staged
-from outlast.integrations.ranks import Ranks, follow, lead
+from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
 from outlast.integrations.transformers import step
 from outlast.integrations.transformers.guard import GUARDS, HANDLERS, Guard, guard_of, rotation
+from outlast.train.ranks import Ranks
 
 _OPTIMIZER = "optimizer.pt"
 _STATE = "trainer_state.json"
