@@ -53,6 +53,18 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """A training that left in time, as it journaled it."""
+
+    cause: str
+    """A name of `outlast.guard.stop.CAUSES`."""
+    why: str
+    """A phrase for the user."""
+    step: int | None
+    """Its step, which is sealed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that is known of an end."""
 
@@ -76,6 +88,8 @@ class Facts:
     """End of its stderr."""
     free_bytes: int | None = None
     """Least room on the watched volumes at the end."""
+    stopped: Stopped | None = None
+    """The training left in time; None when it did not."""
     full: str = ""
     """Which limit a write hit, on which mount; empty when none did."""
 
@@ -102,7 +116,9 @@ def classify(facts: Facts) -> End:
         found = rule(facts)
         if found:
             cause, evidence = found
-            return End(cause, exit_code(facts.status), (*evidence, *_always(facts, cause)))
+            # Its work is sealed, whatever a launcher or a library made of the way out (gloo aborts, torchrun says 1).
+            status = 0 if cause in LEFT_IN_TIME else facts.status
+            return End(cause, exit_code(status), (*evidence, *_always(facts, cause)))
     return End("unknown", exit_code(facts.status), tuple(_always(facts, "unknown")))
 
 
@@ -126,6 +142,14 @@ def pertinent(recorded: Sequence[Recorded], main: int, status: int) -> list[Reco
 def exit_code(status: int) -> int:
     """The exit code that a shell would show: 128 + N for signal N."""
     return 128 - status if status < 0 else status
+
+
+def _left(facts: Facts) -> tuple[str, list[str]] | None:
+    """It sealed its last step and left; an exception of the script's own on the way out is another matter."""
+    left = facts.stopped
+    if left is None or facts.status == -signal.SIGKILL or _own_exception(facts):
+        return None
+    return LEFT_FOR.get(left.cause, "signal"), [f"{left.why}: step {left.step} was sealed, then it left"]
 
 
 def _asked_to_stop(facts: Facts) -> tuple[str, list[str]] | None:
@@ -231,10 +255,17 @@ SIGNALS: dict[int, str] = {
 }
 """What a signal means when nothing else is known."""
 
+LEFT_FOR = {"deadline": "deadline", "notice": "notice", "signal": "signal", "memory": "low_memory"}
+"""The cause of an end by what the training was asked to leave for."""
+
+LEFT_IN_TIME = frozenset({"deadline", "notice", "signal"})
+"""Ends with a seal that are no failure: exit code 0."""
+
 LAUNCHERS = ("torch/distributed/", "accelerate/commands/", "deepspeed/launcher/")
 """Code whose exceptions are about the program that it launched, never a bug of the user's."""
 
 RULES: tuple[Rule, ...] = (
+    _left,
     _asked_to_stop,
     _finished,
     _interrupted,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import outlast
 from outlast import journal
+from outlast.budget.clock import Deadline
 from outlast.errors import BadInput
 from outlast.host import BUDGETS_VARIABLE, Budget
 from outlast.journal import Event
@@ -49,6 +50,8 @@ class Order:
     """``auto``, ``always`` or ``never``."""
     restarts: int = 3
     """Restarts at most."""
+    deadline: Deadline | None = None
+    """When this session ends."""
 
     def __post_init__(self) -> None:
         if not self.command:

@@ -15,9 +15,12 @@ from typing import Any
 from outlast import durable, journal
 from outlast.errors import BadInput
 from outlast.guard import Story, Subject, Watch
+from outlast.guard import stop as stops
+from outlast.guard.stop import Stop
 from outlast.host import Budget, explain_full, room
 from outlast.journal import FOLDER, Event, Journal
 from outlast.launch import again, cache_places, command, ends, processes, summary
+from outlast.launch.departure import Departure
 from outlast.launch.order import Order, did_not_finish, environment
 from outlast.launch.output import Output
 from outlast.launch.shm import SharedMemory
@@ -53,6 +56,8 @@ def supervise(order: Order, base: Mapping[str, str] | None = None) -> int:
 def _become(order: Order, base: Mapping[str, str]) -> None:
     attempt = int(base.get("OUTLAST_ATTEMPT", "1"))
     outer = Path(base[journal.HOME_VARIABLE])
+    if order.deadline:
+        stops.ask(outer, base[journal.RUN_VARIABLE], Stop(order.deadline.by, "deadline", order.deadline.why))
     inner = Order(
         order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume
     )
@@ -109,6 +114,15 @@ class _Run:
             self.record,
             self._hold,
         )
+        self.departure = Departure(
+            order.home,
+            self.journal.run,
+            order.deadline,
+            lambda: self.story,
+            self.record,
+            lambda text: self.output.line(text),
+        )
+        self.overdue: list[ends.Sent] = []
 
     @property
     def story(self) -> Story:
@@ -142,7 +156,8 @@ class _Run:
             self.output.line(f"{summary.headline(end.cause)}; starting again {decision.why}")
             self._clear_up()
             resume = True
-        for line in summary.lines(self.story, self.attempts, end, decision.why, time.monotonic() - began):
+        eta = self.departure.eta()
+        for line in summary.lines(self.story, self.attempts, end, decision.why, time.monotonic() - began, eta):
             self.output.line(line)
         self.journal.close()
         self.ballast.release()
@@ -168,16 +183,19 @@ class _Run:
         processes.score_again(pid, self.score, self._bump(counts.limit_bytes))
         self.shm.observe([pid])
         self.output.start()
+        self.departure.begin()
         self.watch.start(since)
         ended = command.wait(
             pid,
-            on_tick=lambda: self._observe(counts),
+            on_tick=lambda: self._observe(counts, pid),
             on_resize=lambda: self.output.resized(),
-            before_signal=self.watch.release,
+            takes=self._takes,
         )
         self._told("outlast-output", self.output.stop())
         self._told("outlast-guard", self.watch.stop())
         counts.read()
+        ended.sent += self.overdue
+        self.overdue = []
         end = ends.classify(self._facts(pid, ended, counts, since))
         self.attempts.append(
             again.Attempt(
@@ -212,13 +230,22 @@ class _Run:
             memory_limit_bytes=counts.limit_bytes,
             max_rss_bytes=ended.max_rss_bytes if ended.max_rss_bytes > self.own_rss_bytes else 0,
             sent=ended.sent,
+            stopped=_stopped(self.story.all("stopped", since=since)),
             tail=self.output.text(),
             free_bytes=self.watch.least_free_bytes(),
         )
 
-    def _observe(self, counts: processes.OomCounts) -> None:
+    def _takes(self, number: int, sender: str) -> bool:
+        self.watch.release()
+        return self.departure.takes(number, sender)
+
+    def _observe(self, counts: processes.OomCounts, pid: int) -> None:
         """A few times a second: the process table once a second, the rest each time."""
         counts.read()
+        if self.departure.look():
+            self.watch.release()
+            self.overdue.append(ends.Sent("SIGTERM", "outlast, at the deadline"))
+            processes.signal_all([pid], signal.SIGTERM)
         now, began = time.monotonic(), time.thread_time()
         if now >= self._next_look:
             pids = processes.descendants(os.getpid())
@@ -262,6 +289,13 @@ def _full(recorded: Sequence[ends.Recorded], budgets: Sequence[Budget]) -> str:
     """What stood in the way of the last write that failed for want of room; empty when no exception names its path."""
     failed = [(one.path, one.errno) for one in recorded if one.path and one.cause in ("ENOSPC", "EDQUOT")]
     return explain_full(*failed[-1], room(failed[-1][0], budgets)) if failed else ""
+
+
+def _stopped(events: Sequence[Event]) -> ends.Stopped | None:
+    if not events:
+        return None
+    last = events[-1]
+    return ends.Stopped(str(last.get("cause")), str(last.get("why")), last.get("step"))
 
 
 def _recorded(event: Event) -> ends.Recorded:
