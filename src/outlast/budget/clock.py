@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from outlast.errors import BadInput
 from outlast.host import Session, show_seconds
 
-EXIT_SECONDS = 3.0
+EXIT_SECONDS = 5.0
 """What a process with torch takes to end once it was told to (0.5 to 2 s measured here), with room to spare."""
 SLOW_BYTES_PER_SECOND = 100e6
 """Speed of a save that was not measured yet: a network volume's (docs/platforms.md), not a local disk's."""

@@ -98,7 +98,8 @@ class Departure:
         self._tell_pace()
         if self.deadline is None or self._is_overdue:
             return False
-        grace = 0.0 if self.can_leave() else min(GRACE_SECONDS, (self.deadline.by - self.began) / 10)
+        is_heard = self.can_leave() or self.story().all("stopped", since=self._since)
+        grace = 0.0 if is_heard else min(GRACE_SECONDS, (self.deadline.by - self.began) / 10)
         if self.now() < self.deadline.by - grace:
             return False
         self._is_overdue = True

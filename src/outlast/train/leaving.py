@@ -73,7 +73,8 @@ class Leaving:
         self._saved = 0.0
         self._next_look = 0.0
         self._agreed_at = 0
-        self._total: int | None = None
+        self.total_steps: int | None = None
+        """Optimizer steps of the whole training; None when not known."""
         self._session_seconds = max(0.0, self._own.by - time.time()) if self._own else None
         self._has_told_pace = False
 
@@ -85,9 +86,9 @@ class Leaving:
         """
         if self._is_on:
             return
-        self._is_on, self._total = True, total_steps
+        self._is_on, self.total_steps = True, total_steps
         taken = self._signals.take()
-        self.journal.write("can_leave", signals=taken, total_steps=total_steps)
+        self.journal.write("can_leave", signals=taken)
         if self._save_bytes is not None:
             self.pace.guessed_save_seconds = clock.guess_save_seconds(self._save_bytes())
         self._began = self._last = time.monotonic()
@@ -165,13 +166,13 @@ class Leaving:
     def _tell_pace(self, step: int, now: float) -> None:
         mean = self.pace.mean_step_seconds
         early = len(self.pace.steps) < _TELL_AFTER_STEPS or now - self._began < _TELL_AFTER_SECONDS
-        if self._has_told_pace or early or mean is None or self._total is None:
+        if self._has_told_pace or early or mean is None or self.total_steps is None:
             return
         self._has_told_pace = True
-        self.journal.write("pace", step=step, total_steps=self._total, step_seconds=round(mean, 6))
+        self.journal.write("pace", step=step, total_steps=self.total_steps, step_seconds=round(mean, 6))
         if not self._is_told and self._own and Ranks().is_first:
             what = clock.eta(
-                self._total - step, mean, now=time.time(), by=self._own.by, session_seconds=self._session_seconds
+                self.total_steps - step, mean, now=time.time(), by=self._own.by, session_seconds=self._session_seconds
             )
             with suppress(OSError, ValueError):
                 sys.stderr.write(f"outlast: {clock.sentence(what)}\n")

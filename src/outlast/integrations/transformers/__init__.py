@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from outlast.checkpoints import Keep, Policy
-from outlast.integrations.transformers import resuming, saving, step
+from outlast.integrations.transformers import leaving, resuming, saving, step
 
 __all__ = ["OutlastCallback", "install", "install_utils"]
 
@@ -67,6 +67,7 @@ def install(module: ModuleType) -> None:
         trainer._rotate_checkpoints = saving.unless_guarded(trainer._rotate_checkpoints)
     handler = sys.modules["transformers.trainer_callback"].CallbackHandler
     handler.on_save = saving.on_save(handler.on_save)
+    handler.on_step_end = leaving.on_step_end(handler.on_step_end)
 
 
 def install_utils(module: ModuleType) -> None:

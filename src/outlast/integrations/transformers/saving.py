@@ -19,7 +19,7 @@ from outlast.host import room
 from outlast.integrations import staged
 from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
-from outlast.integrations.transformers import step
+from outlast.integrations.transformers import leaving, step
 from outlast.integrations.transformers.guard import GUARDS, HANDLERS, Guard, guard_of, rotation
 from outlast.train.ranks import Ranks
 
@@ -40,13 +40,14 @@ def save_checkpoint(original: Callable[..., Any]) -> Callable[..., Any]:
         write_part = functools.partial(_write_part, self, run)
         ranks = Ranks()
         step.agree(self, ranks)
-        if ranks.is_first:
-            settle(guard)
-            guard.pending = lead(ranks, functools.partial(_save, self, guard), write_part)
-            for folder in guard.pushes:
-                type(self)._push_from_checkpoint(self, str(guard.vault.root / folder.name))
-        else:
-            follow(ranks, write_part)
+        with leaving.timed_save(self):
+            if ranks.is_first:
+                settle(guard)
+                guard.pending = lead(ranks, functools.partial(_save, self, guard), write_part)
+                for folder in guard.pushes:
+                    type(self)._push_from_checkpoint(self, str(guard.vault.root / folder.name))
+            else:
+                follow(ranks, write_part)
 
     return guarded
 
@@ -148,6 +149,12 @@ def _notes(trainer: Any, stage: Stage) -> dict[str, Any]:
     return notes
 
 
+def save_bytes(trainer: Any) -> int:
+    """What the next save takes, bytes."""
+    needs = _needs(trainer)
+    return needs.total(next(iter(needs.files)))
+
+
 def _needs(trainer: Any) -> Needs:
     """Bytes of the next save, from the model and the optimizer as they are."""
     model = trainer.model
@@ -198,6 +205,8 @@ def on_save(original: Callable[..., Any]) -> Callable[..., Any]:
         trainer = HANDLERS[self]() if self in HANDLERS else None
         for guard in GUARDS.get(trainer, {}).values() if trainer is not None else ():
             settle(guard)
+        if trainer is not None:
+            leaving.leave_if_asked(self, trainer.state.global_step)
         return result
 
     return on_save
