@@ -64,7 +64,7 @@ def test_what_is_asked_of_the_run_is_heard_between_steps(guarded: Path) -> None:
     asked = Stop(time.time(), "memory", "it leaks")
     stops.put(guarded, "run", asked)
     heard = [leaving.after_step(step) for step in _steps_for(1.0)]
-    assert set(heard) == {None, asked} and heard[-1] == asked
+    assert set(heard) == {None, asked}, "looked at a few times a second, not after each step"
 
 
 @pytest.mark.parametrize(("cause", "code"), [("deadline", 0), ("notice", 0), ("signal", 0), ("memory", 1)])
