@@ -137,3 +137,11 @@ def test_a_request_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     folder.write_text("in the way")
     assert not desk.departure.ask(Stop(NOW, "memory", "it leaks"))
     assert desk.events[0][0] == "not_asked" and "cannot be written" in desk.lines[-1]
+
+
+def test_a_session_that_ends_by_itself_is_pointed_out_to_who_gave_no_deadline(tmp_path: Path) -> None:
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(NOW + 7200))}
+    hint = Desk(tmp_path).departure.hint(job)
+    assert hint is not None and "SLURM_JOB_END_TIME" in hint and "--deadline auto" in hint
+    assert Desk(tmp_path, DEADLINE).departure.hint(job) is None
+    assert Desk(tmp_path).departure.hint({"SLURM_JOB_ID": "7"}) is None
