@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from outlast.caches import setup
     from outlast.checkpoints import Keep, Policy
     from outlast.errors import OutlastError
-    from outlast.train import Run
+    from outlast.train import Run, Stopped
 
 __version__ = "0.1.0"
 
@@ -21,10 +21,11 @@ _HOMES = {
     "OutlastError": "outlast.errors",
     "Policy": "outlast.checkpoints",
     "Run": "outlast.train",
+    "Stopped": "outlast.train",
     "setup": "outlast.caches",
 }
 
-__all__ = ["Keep", "OutlastError", "Policy", "Run", "__version__", "setup"]
+__all__ = ["Keep", "OutlastError", "Policy", "Run", "Stopped", "__version__", "setup"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ from outlast.errors import BadInput
 from outlast.integrations import staged
 from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
-from outlast.journal import RUN_VARIABLE
+from outlast.journal import RUN_VARIABLE, from_environment
+from outlast.train.leaving import Leaving
 from outlast.train.ranks import Ranks
 
 _log = logging.getLogger("outlast")
@@ -66,6 +68,7 @@ class _Place:
 
 
 _GUARDS: dict[Path, _Guard] = {}
+_LEAVING: weakref.WeakKeyDictionary[Any, Leaving] = weakref.WeakKeyDictionary()
 
 
 def guard(accelerator: Any, keep: Keep | None = None, *, keep_exact: bool = False) -> Any:
@@ -162,17 +165,35 @@ def _save_state(original: Callable[..., Any]) -> Callable[..., Any]:
             with _setting(config, automatic_checkpoint_naming=False), staged.staging(stage):
                 original(self, str(stage.path), *args, **kwargs)
 
+        leaving = _leaving_of(self, place)
         try:
-            if ranks.is_first:
-                _save_as_first(self, place, policy, ranks, write_part)
-            else:
-                follow(ranks, write_part)
+            with leaving.saving():
+                if ranks.is_first:
+                    _save_as_first(self, place, policy, ranks, write_part)
+                else:
+                    follow(ranks, write_part)
         except BaseException:
             config.iteration = count
             raise
+        _leave_if_due(self, leaving)
         return place.path
 
     return save_state
+
+
+def _leaving_of(accelerator: Any, place: _Place) -> Leaving:
+    """Accelerate has no step to look after: from one save to the next is a step, and a save the place to leave at."""
+    if accelerator not in _LEAVING:
+        _LEAVING[accelerator] = Leaving(from_environment(place.path.parent))
+        _LEAVING[accelerator].pace.step(0.0)  # no step is left out as the first: they are few
+    return _LEAVING[accelerator]
+
+
+def _leave_if_due(accelerator: Any, leaving: Leaving) -> None:
+    step = _optimizer_steps(accelerator)
+    stop = leaving.after_step(step)
+    if stop is not None:
+        leaving.leave(stop, step)
 
 
 @contextmanager

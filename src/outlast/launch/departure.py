@@ -9,17 +9,19 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from outlast import durable
 from outlast.budget import clock
+from outlast.errors import BadInput
 from outlast.guard import Story
 from outlast.guard import stop as stops
 from outlast.guard.stop import Stop
-from outlast.host import show_seconds
+from outlast.host import show_seconds, this_session
 from outlast.journal import FOLDER
 
 GRACE_SECONDS = 30.0
@@ -63,6 +65,17 @@ class Departure:
         self._put(Stop(known.by, "deadline", known.why) if known else None)
         if known:
             self.line(f"the last step is sealed in time for {known.why}, {_in(known.by - self.now())}")
+
+    def hint(self, environment: Mapping[str, str]) -> str | None:
+        """What the user could say of a session that ends by itself; None when they did, or nothing is known of it."""
+        if self.deadline is not None:
+            return None
+        with suppress(BadInput):
+            found = clock.parse("auto", self.now(), this_session(environment))
+            return (
+                f"{found.why} is {_in(found.by - self.now())}: with --deadline auto the last step is sealed before it"
+            )
+        return None
 
     def can_leave(self) -> set[int]:
         """Processes that look at requests after each step now."""

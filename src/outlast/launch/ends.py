@@ -61,7 +61,7 @@ class Stopped:
     why: str
     """A phrase for the user."""
     step: int | None
-    """Its step, which is sealed."""
+    """Its step, which is sealed; None when it left while a save waited for room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +145,12 @@ def exit_code(status: int) -> int:
 
 
 def _left(facts: Facts) -> tuple[str, list[str]] | None:
-    """It sealed its last step and left; an exception of the script's own on the way out is another matter."""
+    """It sealed its last step and left, or gave up a save that waited; an exception on the way out is another end."""
     left = facts.stopped
     if left is None or facts.status == -signal.SIGKILL or _own_exception(facts):
         return None
+    if left.step is None:
+        return "SIGTERM", [f"{left.why}: it left while a save waited for room; the newest seal is an older step"]
     return LEFT_FOR.get(left.cause, "signal"), [f"{left.why}: step {left.step} was sealed, then it left"]
 
 

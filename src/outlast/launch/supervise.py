@@ -140,6 +140,8 @@ class _Run:
         for line in told:
             self.record("caches_placed", why=line)
             self.output.line(line)
+        if hint := self.departure.hint(self.base):
+            self.output.line(hint)
         here = room(self.order.home, self.order.budgets)
         self.ballast.keep(here.free_bytes, here.total_bytes)
         processes.adopt_orphans()

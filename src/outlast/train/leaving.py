@@ -12,9 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -78,16 +77,17 @@ class Leaving:
         self._session_seconds = max(0.0, self._own.by - time.time()) if self._own else None
         self._has_told_pace = False
 
-    def begin(self, total_steps: int | None = None) -> None:
+    def begin(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
         """The first step is about to start. From here on signals are taken, in the main thread.
 
         Args:
-            total_steps: optimizer steps of the whole training; None when not known.
+            signals: which ones.
         """
         if self._is_on:
             return
-        self._is_on, self.total_steps = True, total_steps
-        taken = self._signals.take()
+        self._is_on = True
+        _NOW.append(self)
+        taken = self._signals.take(signals)
         self.journal.write("can_leave", signals=taken)
         if self._save_bytes is not None:
             self.pace.guessed_save_seconds = clock.guess_save_seconds(self._save_bytes())
@@ -97,6 +97,7 @@ class Leaving:
         """No more steps: signals do again what they did before."""
         if self._is_on:
             self._is_on = False
+            _NOW.remove(self)
             self._signals.give_back()
             self.journal.write("cannot_leave")
 
@@ -144,6 +145,21 @@ class Leaving:
                 sys.stderr.write(f"outlast: {found}\n  hint: start the same command again: it goes on from there\n")
         raise found
 
+    def give_up_if_late(self) -> None:
+        """A save waits for room, and the time to have left has come.
+
+        Raises:
+            SystemExit: 128 + SIGTERM.
+        """
+        stop = self._asked()
+        if stop and time.time() >= stop.by:
+            self.journal.write("stopped", cause=stop.cause, why=stop.why, step=None, by=stop.by)
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def forget_signals(self) -> None:
+        """Let signals do again what they did before."""
+        self._signals.give_back()
+
     def _asked(self) -> Stop | None:
         found = [self._own, self._mailbox.look() if self._mailbox else None, self._signals.stop]
         return min((stop for stop in found if stop), key=lambda stop: stop.by, default=None)
@@ -178,14 +194,8 @@ class Leaving:
                 sys.stderr.write(f"outlast: {clock.sentence(what)}\n")
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What a process has of its signals; handlers belong to processes, not to trainings."""
-
-    by: _Signals | None = None
-
-
-_NOW = _Taken()
+_NOW: list[Leaving] = []
+"""The trainings that are between their steps in this process, the innermost last."""
 
 
 class _Signals:
@@ -197,23 +207,21 @@ class _Signals:
         self.stop: Stop | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def take(self) -> list[str]:
+    def take(self, signals: Sequence[signal.Signals]) -> list[str]:
         """Install them; returns the signals that had no handler."""
-        if threading.current_thread() is not threading.main_thread() or _NOW.by is not None:
+        if threading.current_thread() is not threading.main_thread():
             return []
-        for number in SIGNALS:
+        for number in signals:
             if signal.getsignal(number) == signal.SIG_DFL:
                 self._before[number] = signal.signal(number, self._flag)
-        _NOW.by = self if self._before else None
         return [number.name for number in self._before]
 
     def give_back(self) -> None:
         """As it was before."""
-        if _NOW.by is self:
-            _NOW.by = None
-            for number, before in self._before.items():
-                if signal.getsignal(number) == self._flag:
-                    signal.signal(number, before)
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._flag:
+                signal.signal(number, before)
+        self._before = {}
 
     def _flag(self, number: int, frame: FrameType | None) -> None:
         if self.came:  # asked twice: now
@@ -223,22 +231,36 @@ class _Signals:
         self.stop = Stop(time.time(), "signal", f"it was asked to stop ({self.came})")
 
 
-def _forget_in_child() -> None:
-    """A forked worker must die of SIGTERM: pools end their workers with it, and wait for them."""
-    if _NOW.by is not None:
+# A forked worker must die of SIGTERM: pools end their workers with it, and wait for them. One that comes between the
+# fork and the change of handlers would be lost (Python drops it), so it is held back for so long.
+_HELD = threading.local()
+
+
+def _before_fork() -> None:
+    _HELD.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if _NOW else None
+
+
+def _after_fork() -> None:
+    if getattr(_HELD, "mask", None) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _HELD.mask)
+
+
+def _in_forked_child() -> None:
+    for leaving in _NOW:
         with suppress(ValueError, OSError):
-            _NOW.by.give_back()
+            leaving.forget_signals()
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_forked_child)
 
 
 def patience(seconds: float) -> None:
-    """Sleep while a save waits for room. A signal ends the wait: the save would never get there.
+    """Sleep while a save waits for room. Who is asked to leave now leaves: the save would never get there.
 
     Raises:
-        SystemExit: 128 + SIGTERM when the process was asked to stop meanwhile.
+        SystemExit: 128 + SIGTERM when it is time to have left; the newest seal is an older one.
     """
     time.sleep(seconds)
-    if _NOW.by is not None and _NOW.by.came:
-        raise SystemExit(128 + signal.SIGTERM)
+    for leaving in _NOW:
+        leaving.give_up_if_late()

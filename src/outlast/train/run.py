@@ -127,7 +127,8 @@ class Run:
             epochs = 1
         self._loader = loader
         self._check_batch_size(loader)
-        self._leaving.begin(total)
+        self._leaving.total_steps = total
+        self._leaving.begin()
         try:
             yield from self._steps(loader, epochs, total)
         finally:

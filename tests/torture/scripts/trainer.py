@@ -1,13 +1,14 @@
 """An ordinary Transformers Trainer script: knows nothing of Outlast. 13.3 MB a save, every 10 of 100 steps.
 
 Usage: trainer.py OUTPUT_DIR [--steps N] [--stop N] [--save N] [--limit N] [--resume] [--only-model]
-       [--best] [--words] [--plain] [--log FILE] [--threads N]
+       [--best] [--words] [--plain] [--log FILE] [--threads N] [--pause SECONDS]
 """
 
 import argparse
 import json
 import re
 import sysconfig
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -48,6 +49,16 @@ class Losses(TrainerCallback):
                 file.write(json.dumps([state.global_step, logs["loss"], logs["learning_rate"]]) + "\n")
 
 
+class Pause(TrainerCallback):
+    """Makes each step take longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        time.sleep(self.seconds)
+
+
 class StopAt(TrainerCallback):
     """Ends the training before its schedule does."""
 
@@ -71,6 +82,7 @@ def main() -> None:
     parser.add_argument("--only-model", action="store_true")
     parser.add_argument("--best", action="store_true")
     parser.add_argument("--log")
+    parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -110,7 +122,11 @@ def main() -> None:
         args=arguments,
         train_dataset=data,
         eval_dataset=torch.utils.data.Subset(data, range(16)),
-        callbacks=[Losses(options.log)] * bool(options.log) + [StopAt(options.stop)] * bool(options.stop),
+        callbacks=[
+            *[Losses(options.log)] * bool(options.log),
+            *[StopAt(options.stop)] * bool(options.stop),
+            Pause(options.pause),
+        ],
     )
     trainer.train(resume_from_checkpoint=True if options.resume else None)
     print("finished at step", trainer.state.global_step)
