@@ -140,7 +140,13 @@ def _rises_in_each_quarter(points: Sequence[tuple[float, float]], evenness: floa
 
 
 def outlook(
-    readings: Sequence[RamReading], needed: float, *, start_bytes: int, receded_bytes: int = 0, is_leak: bool = False
+    readings: Sequence[RamReading],
+    needed: float,
+    *,
+    start_bytes: int,
+    start_own_bytes: int | None = None,
+    receded_bytes: int = 0,
+    is_leak: bool = False,
 ) -> Outlook:
     """Whether a training has to be asked to leave now, before the kernel kills it.
 
@@ -148,6 +154,7 @@ def outlook(
         readings: the latest seconds of them, oldest first; at least one.
         needed: seconds that a step, a save and the end of the process take; `needed_seconds`.
         start_bytes: what was held as the training began: what a restart gives back is what came on top.
+        start_own_bytes: what this run's processes held then, where others count as well.
         receded_bytes: most that was held before and was given back again: as much as that is no news.
         is_leak: a steady growth over minutes is known.
     """
@@ -169,7 +176,8 @@ def outlook(
         return Outlook(False, "", left)
     why = _sentence(now, level, pace, left)
     # Where others count as well, a restart of ours gives back only what we took ourselves.
-    is_ours = now.own_bytes is None or growth(readings, own=True).bytes_per_second >= grows.bytes_per_second / 2
+    ours = level - start_bytes if now.own_bytes is None else now.own_bytes - (start_own_bytes or 0)
+    is_ours = 2 * ours >= level - start_bytes
     return Outlook(is_ours, why if is_ours else f"{why}; what grows is not of this run", left)
 
 

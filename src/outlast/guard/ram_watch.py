@@ -25,13 +25,17 @@ class _Levels:
 
     start_bytes: int | None = None
     """Least that was held since the first step."""
+    start_own_bytes: int | None = None
+    """What this run's processes held at the first step."""
     receded_bytes: int = 0
     """Most that was held before and was given back."""
     _peak_bytes: int = 0
 
     def note(self, now: RamReading) -> None:
         held = now.held_bytes
-        self.start_bytes = held if self.start_bytes is None else min(self.start_bytes, held)
+        if self.start_bytes is None:
+            self.start_bytes, self.start_own_bytes = held, now.own_bytes
+        self.start_bytes = min(self.start_bytes, held)
         self._peak_bytes = max(self._peak_bytes, held)
         if held < self._peak_bytes - _DROP * now.limit_bytes:
             self.receded_bytes, self._peak_bytes = max(self.receded_bytes, self._peak_bytes), held
@@ -122,6 +126,7 @@ class RamWatch:
             ram.recent(self._latest),
             ram.needed_seconds(*timings(story)),
             start_bytes=self._levels.start_bytes or 0,
+            start_own_bytes=self._levels.start_own_bytes,
             receded_bytes=self._levels.receded_bytes,
             is_leak=bool(story.all("leak_found")),
         )
