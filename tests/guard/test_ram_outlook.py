@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.guard import ram
@@ -104,7 +104,8 @@ def test_two_seconds_of_growth_are_the_least() -> None:
     assert look(curve(fast, 2.0)).must_leave
 
 
-@given(st.floats(0.05, 2.0), st.floats(0.02, 1.0), st.floats(0.02, 5.0))
+@settings(max_examples=40)
+@given(st.floats(0.05, 2.0), st.floats(0.1, 1.0), st.floats(0.02, 5.0))
 def test_any_steady_growth_is_asked_to_leave_in_time(start: float, pace: float, step: float) -> None:
     """Whatever the pace: looked at four times a second, it is asked while a step and a save still fit."""
     need = needed_seconds(step, step)

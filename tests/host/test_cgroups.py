@@ -12,6 +12,7 @@ from trees import MIB, docker_first, docker_second, first, machine, process, sec
 from outlast.host import memory_group, memory_limit, memory_limit_again, own_bytes, tree_memory
 from outlast.host.cgroups import groups_of, stall_of
 from outlast.host.memory import host_memory, largest_processes
+from outlast.host.procfs import fields, picked
 
 
 def test_in_docker_with_version_2_the_containers_limit_counts(tmp_path: Path) -> None:
@@ -120,6 +121,16 @@ def test_no_line_of_a_cgroup_file_is_a_crash(tmp_path_factory: pytest.TempPathFa
 def test_a_pressure_file_that_says_nothing_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "memory").write_text(text)
     assert stall_of(str(tmp_path / "memory")) is None
+
+
+@given(st.dictionaries(st.sampled_from(["a", "ab", "total_a", "b:"]), st.integers(0, 2**63)), st.text(max_size=20))
+def test_picked_lines_are_those_of_the_whole_file(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, int], rest: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "stat"
+    path.write_bytes("".join(f"{name} {size} kB\n" for name, size in values.items()).encode() + b"x\n")
+    assert fields(path) == values
+    assert picked(path, ["a", "b:", rest]) == {name: size for name, size in values.items() if name in ("a", "b:", rest)}
 
 
 def test_a_process_and_all_below_it_are_added_with_shared_pages_once(tmp_path: Path) -> None:

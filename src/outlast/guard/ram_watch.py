@@ -14,6 +14,7 @@ from outlast.host import MemoryLimit, memory_limit, memory_limit_again, own_byte
 
 _FIND_SECONDS = 5.0
 _LONG_EVERY_SECONDS = 10.0
+_OWN_SECONDS = {False: 10.0, True: 1.0}  # it takes a walk through the process table: more often only near the limit
 _KEPT = 60
 _WARM_UP_SECONDS = 60.0
 _DROP = 0.05
@@ -89,6 +90,7 @@ class RamWatch:
     _limit: MemoryLimit | None = None
     _found_at: float = 0.0
     _own_bytes: int | None = None
+    _owned_at: float = 0.0
     _latest: deque[RamReading] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _long: _Long = field(default_factory=_Long)
     _levels: _Levels = field(default_factory=_Levels)
@@ -150,8 +152,8 @@ class RamWatch:
         whole = known.limit_bytes + known.swap_left_bytes
         if not known.is_shared:
             self._own_bytes = None
-        elif known.held_bytes >= ram.NEAR * whole or self._long.is_due(now):
-            self._own_bytes = self.own(self.pid)
+        elif self._own_bytes is None or now - self._owned_at >= _OWN_SECONDS[known.held_bytes >= ram.NEAR * whole]:
+            self._own_bytes, self._owned_at = self.own(self.pid), now
         return RamReading(now, known.held_bytes, whole, self._own_bytes, known.stall_percent)
 
     def _look_for_leak(self, story: Story) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from outlast.host.procfs import fields, number, read_all
+from outlast.host.procfs import fields, number, picked, read_all
 
 # cgroup v1 writes "no limit" as the largest page-aligned 63-bit number.
 _NO_LIMIT = 2**62
 
+_CACHES = ("inactive_file", "active_file", "slab_reclaimable")
 FILES = {
     1: ("memory.oom_control", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     2: ("memory.events", "memory.max", "memory.current"),
@@ -151,13 +152,12 @@ def stall_of(path: str) -> Stall | None:
 
 def held_in(folder: str) -> int | None:
     """What a group holds that the kernel cannot take back; None when it is gone."""
-    version = 1 if os.path.exists(f"{folder}/{FILES[1][2]}") else 2
-    usage, stat = number(f"{folder}/{FILES[version][2]}"), fields(f"{folder}/memory.stat")
-    return None if usage is None else max(0, usage - _cache(stat, version))
-
-
-def _cache(stat: Mapping[str, int], version: int) -> int:
-    return sum(_part(stat, name, version) for name in ("inactive_file", "active_file", "slab_reclaimable"))
+    for version, prefix in ((1, "total_"), (2, "")):
+        usage = number(f"{folder}/{FILES[version][2]}")
+        if usage is not None:
+            caches = picked(f"{folder}/memory.stat", [f"{prefix}{name}" for name in _CACHES])
+            return max(0, usage - sum(caches.values()))
+    return None
 
 
 def _part(stat: Mapping[str, int], name: str, version: int) -> int:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from outlast.host.cgroups import FILES, GroupMemory, Stall, groups_of, held_in, limit_in, memory_places, stall_of
-from outlast.host.procfs import descendants, fields, number, read_all
+from outlast.host.procfs import descendants, fields, number, picked, read_all
 
+_MAY_STALL = 0.5
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -175,14 +176,18 @@ def memory_limit_again(limit: MemoryLimit, *, root: Path = Path("/")) -> MemoryL
 
     What cannot be read any more stays as it was.
     """
+    swap = limit.swap_left_bytes
     if limit.folder is None:
-        host = host_memory(root=root)
-        known = host.total_bytes is not None and host.available_bytes is not None
-        held = (host.total_bytes or 0) - (host.available_bytes or 0) if known else limit.held_bytes
-        return replace(limit, held_bytes=held, swap_left_bytes=host.swap_free_bytes, stall=host.stall)
-    held_now = held_in(limit.folder)
-    stall = stall_of(limit.stall.source) if limit.stall else None
-    return replace(limit, held_bytes=limit.held_bytes if held_now is None else held_now, stall=stall)
+        now = picked(root / "proc/meminfo", ["MemAvailable:", "SwapFree:"])
+        held = limit.limit_bytes - now["MemAvailable:"] * 1024 if "MemAvailable:" in now else None
+        swap = now.get("SwapFree:", 0) * 1024
+    else:
+        held = held_in(limit.folder)
+    found = replace(limit, held_bytes=limit.held_bytes if held is None else held, swap_left_bytes=swap)
+    # Where there is plenty, nothing waits for memory.
+    if limit.stall is None or found.fraction < _MAY_STALL:
+        return found
+    return replace(found, stall=stall_of(limit.stall.source))
 
 
 def tightest(groups: Sequence[GroupMemory], host: HostMemory) -> MemoryLimit | None:

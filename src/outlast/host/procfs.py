@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -33,6 +34,16 @@ def fields(path: str | os.PathLike[str]) -> dict[str, int]:
     """Lines of a name and a number, as in memory.stat and meminfo; other lines are left out."""
     pairs = (line.split() for line in read_all(path).splitlines())
     return {words[0]: int(words[1]) for words in pairs if len(words) > 1 and words[1].isascii() and words[1].isdigit()}
+
+
+def picked(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, int]:
+    """Some of `fields`, for a fifth of its cost; those that are there."""
+    text, found = f"\n{read_all(path)}", {}
+    for name in names:
+        words = text.partition(f"\n{name} ")[2].split(None, 1)
+        if words and words[0].isascii() and words[0].isdigit():
+            found[name] = int(words[0])
+    return found
 
 
 def descendants(of: int, proc: Path = Path("/proc")) -> list[int]:

@@ -59,7 +59,7 @@ def of_gpu(gpu: GpuMemory, held: Sequence[TorchMemory], environment: Mapping[str
     if visible is None:
         place = gpu.index
     else:
-        names = [name.strip() for name in visible.split(",")]
+        names = [name.strip() for name in visible.split(",") if name.strip()]
         mine = [at for at, name in enumerate(names) if name == str(gpu.index) or (gpu.uuid or "-").startswith(name)]
         place = mine[0] if mine else -1
     return next((one for one in held if one.device == place), None)
