@@ -28,6 +28,7 @@ from outlast.checkpoints import (
 from outlast.checkpoints.tensors import write_torch
 from outlast.errors import BadInput
 from outlast.host import this_session
+from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving, patience
 from outlast.train.optimize import Step
 from outlast.train.position import Position, epoch_from, loader_generators
@@ -106,6 +107,7 @@ class Run:
         self._batch_size: int | None = None
         self._saved_at = (0, time.monotonic())
         self._splitter = Splitter()
+        self._cleanup = Cleanup(self.vault.journal.write)
         self._resume()
 
     def steps(self, loader: Iterable[Any], *, epochs: int | None = None, total: int | None = None) -> Iterator[Any]:
@@ -157,6 +159,7 @@ class Run:
                 self._position.epoch, self._position.batches = self._position.epoch + 1, 0
 
     def _leave_if_due(self) -> None:
+        self._cleanup.after_step(self.steps_done)
         stop = self._leaving.after_step(self.steps_done)
         if stop is None:
             return
