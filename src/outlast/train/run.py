@@ -32,6 +32,7 @@ from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving, patience
 from outlast.train.optimize import Step
 from outlast.train.position import Position, epoch_from, loader_generators
+from outlast.train.precision import Precision, precision_of, tell
 from outlast.train.split import Known
 from outlast.train.step import Splitter
 
@@ -55,6 +56,8 @@ class Run:
         keep: retention; None keeps all, or follows ``outlast run --keep``.
         keep_exact: always hold a full checkpoint, even if new saves have to be light.
         also: further objects with ``state_dict`` and ``load_state_dict``, by name.
+        precision: ``auto`` for what the model's device does best, ``bf16``, ``fp16``, ``fp32``, or a `Precision`:
+            `step` computes the loss under autocast, and scales it where that needs a scaler. None leaves it to you.
         deadline: when this session ends: ``9h``, ``23:30``, ``auto`` (what the platform says). `steps` seals in time
             and raises `Stopped`, a SystemExit with code 0; the next start goes on from there.
 
@@ -78,6 +81,7 @@ class Run:
         keep_exact: bool = False,
         also: Mapping[str, Any] | None = None,
         deadline: str | None = None,
+        precision: str | Precision | None = None,
     ) -> None:
         if (every is not None and every < 1) or (every_seconds is not None and every_seconds <= 0):
             raise BadInput(f"every is {every}, every_seconds is {every_seconds}", hint="both count from 1 up, or None")
@@ -85,6 +89,10 @@ class Run:
             raise BadInput(f"keep is {keep!r}; expected a Keep", hint="keep=outlast.Keep(last=2)")
         inherited = Policy.from_environment()
         self.model, self.optimizer = model, optimizer
+        self.precision = precision_of(model, precision)
+        """Autocast and scaler, and why these; None where none was asked for."""
+        if self.precision is not None and scaler is None:
+            scaler = self.precision.scaler
         parts = {"scheduler": scheduler, "scaler": scaler, **(also or {})}
         self._parts = {name: part for name, part in parts.items() if part is not None}
         self.every, self.every_seconds = every, every_seconds
@@ -191,7 +199,7 @@ class Run:
         Args:
             batch: what `steps` gave; tensors in a dict, tuple, list, dataclass or BatchEncoding, samples first.
             loss_fn: forward: takes a batch, or a part of it in the same form, and returns the loss, one number. With
-                autocast, if you use it, inside.
+                autocast inside, where you use your own and not the Run's ``precision``.
             mean_over: what the loss is the mean of: ``samples``, ``tokens`` (labels that are not -100), ``next_tokens``
                 (the same, where the model shifts the labels), ``sum`` (it is no mean: it adds up), or a function that
                 counts what the mean of a batch is over.
@@ -211,6 +219,8 @@ class Run:
             raise BadInput("this Run has no optimizer", hint="outlast.Run(..., optimizer=...), or step by yourself")
         scheduler, scaler = self._parts.get("scheduler"), self._parts.get("scaler")
         moves = Step(self.model, self.optimizer, scheduler, scaler, self._tell, self._splitter)
+        if self.precision is not None:
+            loss_fn, moves.is_half = self.precision.around(loss_fn), self.precision.name != "fp32"
         return moves.make(
             batch, loss_fn, mean_over=mean_over, micro_batch=micro_batch, clip_norm=clip_norm,
             samples=samples, take=split, at_most=getattr(self._loader, "batch_size", None),
@@ -284,6 +294,7 @@ class Run:
             "loader": [generator.get_state() for generator in loader_generators(self._loader)],
             "batch_size": getattr(self._loader, "batch_size", None),
             "memory": self._splitter.known.as_data(),
+            "precision": self.precision.name if self.precision else None,
         }
         _write_file(stage, _STATE, *codec.pack_views(doc))
         notes = {} if stage.kind == "full" else {"why_light": "a full save did not fit"}
@@ -307,15 +318,18 @@ class Run:
         self.vault.recover()
         self.resumed = choice = self.vault.take(keep_exact=self._saver.policy.keep_exact)
         if choice is None:
+            tell(self.precision, None, is_resumed=False, write=self.vault.journal.write)
             return
         path = choice.checkpoint.path
         self._saver.lineage = choice.checkpoint.seal.lineage or self._saver.lineage
         doc = codec.unpack(path / _STATE)
         self._check_parts(doc)
+        tell(self.precision, doc.get("precision"), is_resumed=True, write=self.vault.journal.write)
         self._load_model(path, doc)
         self._load_optimizer(path, choice.kind)
         for name, part in self._parts.items():
-            part.load_state_dict(doc["parts"][name])
+            if name in doc["parts"]:
+                part.load_state_dict(doc["parts"][name])
         self.steps_done = int(doc["steps"])
         self._saved_at = (self.steps_done, time.monotonic())
         self._position = Position(**doc["position"])
@@ -323,8 +337,9 @@ class Run:
         self._generators, self._loader_now, self._batch_size = doc["generators"], doc["loader"], doc["batch_size"]
 
     def _check_parts(self, doc: Mapping[str, Any]) -> None:
-        missing, unknown = set(doc["parts"]) - set(self._parts), set(self._parts) - set(doc["parts"])
-        if missing or unknown:
+        # Whether there is a scaler follows from the precision, and that another one is gone on in is said.
+        follows = {"scaler"} if self.precision is not None else set()
+        if (set(doc["parts"]) ^ set(self._parts)) - follows:
             raise BadInput(
                 f"the checkpoint holds {sorted(doc['parts'])}, this Run was given {sorted(self._parts)}",
                 hint="give the same parts, or start in another folder: resume is exact or not at all",
