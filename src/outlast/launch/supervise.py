@@ -59,8 +59,9 @@ def _become(order: Order, base: Mapping[str, str]) -> None:
     if order.deadline:
         stops.ask(outer, base[journal.RUN_VARIABLE], Stop(order.deadline.by, "deadline", order.deadline.why))
     inner = Order(
-        order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume
-    )
+        order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume,
+        save=order.save,
+    )  # fmt: skip
     variables = environment(inner, base[journal.RUN_VARIABLE], attempt, bool(base.get("OUTLAST_RESUME")), base)
     try:
         os.execvpe(order.command[0], order.command, variables)

@@ -22,10 +22,8 @@ from outlast.checkpoints import (
     Stage,
     Vault,
     codec,
-    reserved_file,
     state,
 )
-from outlast.checkpoints.tensors import write_torch
 from outlast.errors import BadInput
 from outlast.host import this_session
 from outlast.train.cleanup import Cleanup
@@ -35,6 +33,7 @@ from outlast.train.position import Position, epoch_from, loader_generators
 from outlast.train.precision import Precision, precision_of, tell
 from outlast.train.split import Known
 from outlast.train.step import Splitter
+from outlast.train.weights import bytes_of, without_aliases, write_file
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.safetensors"
 
@@ -55,6 +54,8 @@ class Run:
         every_seconds: or when this much time has passed; the sooner of the two.
         keep: retention; None keeps all, or follows ``outlast run --keep``.
         keep_exact: always hold a full checkpoint, even if new saves have to be light.
+        save: ``full``, or ``light`` for a third of the bytes: a resumed run strays a little (docs/checkpoints.md). None
+            follows ``outlast run --save``.
         also: further objects with ``state_dict`` and ``load_state_dict``, by name.
         precision: ``auto`` for what the model's device does best, ``bf16``, ``fp16``, ``fp32``, or a `Precision`:
             `step` computes the loss under autocast, and scales it where that needs a scaler. None leaves it to you.
@@ -64,7 +65,7 @@ class Run:
     Raises:
         NoWayBack: when there are checkpoints here and none verifies.
         BadInput: when neither ``every`` nor ``every_seconds`` is positive, the deadline cannot be read, or the
-            checkpoint is of other parts.
+            checkpoint is of other parts, or ``keep_exact`` is asked for together with light saves.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Run:
         every_seconds: float | None = None,
         keep: Keep | None = None,
         keep_exact: bool = False,
+        save: str | None = None,
         also: Mapping[str, Any] | None = None,
         deadline: str | None = None,
         precision: str | Precision | None = None,
@@ -96,7 +98,7 @@ class Run:
         parts = {"scheduler": scheduler, "scaler": scaler, **(also or {})}
         self._parts = {name: part for name, part in parts.items() if part is not None}
         self.every, self.every_seconds = every, every_seconds
-        policy = inherited.with_choice(keep, keep_exact=keep_exact)
+        policy = inherited.with_choice(keep, keep_exact=keep_exact, save=save)
         self.vault = Vault(root)
         self._saver = Saver(self.vault, policy, Reclaim(policy.reclaim, self.vault.journal), wait=patience)
         self._leaving = Leaving(
@@ -263,15 +265,14 @@ class Run:
     # Saving
 
     def _save_bytes(self) -> int:
-        needs = self._needs()
-        return needs.total(next(iter(needs.files)))
+        return self._saver.next_bytes(self._needs())
 
     def _needs(self) -> Needs:
-        weights = _bytes(self.model.state_dict())
+        weights = bytes_of(self.model.state_dict())
         if self.optimizer is None:
             return Needs({"full": (weights,)}, 64 * 1024)
         current = self.optimizer.state_dict()
-        moments = _bytes(current)
+        moments = bytes_of(current)
         # Adam's state is empty before the first step; then it is two moments.
         moments = moments if moments > weights // 8 else 2 * weights
         light = {"light": (weights,)} if codec.can_be_light(current) else {}
@@ -279,8 +280,8 @@ class Run:
         return Needs({"full": (weights, moments), **light}, 64 * 1024 + sidecar)
 
     def _write(self, stage: Stage, metrics: Mapping[str, float]) -> Draft:
-        weights, aliases = _without_aliases(self.model.state_dict())
-        _write_file(stage, _MODEL, weights, {"format": "pt"})
+        weights, aliases = without_aliases(self.model.state_dict())
+        write_file(stage, _MODEL, weights, {"format": "pt"})
         without: dict[str, tuple[str, ...]] = {"full": ()}
         if self.optimizer is not None:
             without = self._write_optimizer(stage)
@@ -296,19 +297,18 @@ class Run:
             "memory": self._splitter.known.as_data(),
             "precision": self.precision.name if self.precision else None,
         }
-        _write_file(stage, _STATE, *codec.pack_views(doc))
-        notes = {} if stage.kind == "full" else {"why_light": "a full save did not fit"}
-        return Draft("outlast", without, {k: float(v) for k, v in metrics.items()}, notes)
+        write_file(stage, _STATE, *codec.pack_views(doc))
+        return Draft("outlast", without, {k: float(v) for k, v in metrics.items()})
 
     def _write_optimizer(self, stage: Stage) -> dict[str, tuple[str, ...]]:
         without: dict[str, tuple[str, ...]] = {}
         current = self.optimizer.state_dict()
         light = codec.to_light(current)
         if stage.kind == "full":
-            _write_file(stage, _OPTIMIZER, *codec.pack_views(current))
+            write_file(stage, _OPTIMIZER, *codec.pack_views(current))
             without["full"] = ()
         if light is not None:
-            _write_file(stage, codec.SIDECAR, *codec.pack_views({"optimizer": light}))
+            write_file(stage, codec.SIDECAR, *codec.pack_views({"optimizer": light}))
             without["light"] = (_OPTIMIZER,)
         return without or {"weights": ()}
 
@@ -373,34 +373,3 @@ class Run:
                 f"the checkpoint was made with batches of {self._batch_size}, the loader gives {now}",
                 hint="use the same batch size, or start in another folder: it never changes silently",
             )
-
-
-def _write_file(stage: Stage, name: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    with reserved_file(stage, stage.path / name, _bytes(tensors)) as file:
-        write_torch(file, tensors, metadata)
-
-
-def _bytes(value: Any) -> int:
-    """Bytes of the tensors in nested data."""
-    if hasattr(value, "untyped_storage"):
-        return int(value.numel() * value.element_size())
-    if isinstance(value, Mapping):
-        return sum(map(_bytes, value.values()))
-    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0
-
-
-def _without_aliases(weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors to store, and for each tied one the name that holds its bytes."""
-    first: dict[tuple[Any, ...], str] = {}
-    kept: dict[str, Any] = {}
-    aliases: dict[str, str] = {}
-    for name, tensor in weights.items():
-        if not hasattr(tensor, "untyped_storage"):
-            continue
-        key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        if tensor.numel() and key in first:
-            aliases[name] = first[key]
-        else:
-            first[key] = name
-            kept[name] = tensor
-    return kept, aliases
