@@ -57,6 +57,12 @@ def test_an_oom_kill_long_ago_does_not_explain_a_bug_now():
     assert any("oom_kill rose by 1" in line for line in end.evidence)
 
 
+def test_a_kill_that_was_foreseen_is_said_to_have_been():
+    told = "it was foreseen: 590.0 MB of 600.0 MB are held; it was asked to leave, and was still in a step"
+    assert told in classify(Facts(-9, oom_kills=1, oom_source="x", foreseen=told)).evidence
+    assert told not in classify(Facts(1, [raised()], foreseen=told)).evidence, "a bug is no want of memory"
+
+
 def test_torchruns_report_of_a_sigkill_is_a_kill():
     text = "train.py FAILED\n exitcode  : -9 (pid: 12)\n traceback : Signal 9 (SIGKILL) received by PID 12"
     assert classify(Facts(1, [raised(message=text, reports_anothers_end=True)])).cause == "KILLED"

@@ -37,6 +37,9 @@ def run(
     keep_exact: Annotated[
         bool, typer.Option("--keep-exact", help="Always keep one exact way back, even if new saves must be light.")
     ] = False,
+    save: Annotated[
+        str, typer.Option(metavar="full|light", help="light: a third of the bytes; a resumed run strays a little.")
+    ] = "full",
     forbid_rung: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Never take this rung of the ladder. Repeatable.")
     ] = None,
@@ -71,6 +74,7 @@ def run(
         reclaim=reclaim or settings.reclaim([_app.folder(dir), Path()]),
         resume=resume,
         restarts=restarts,
+        save=save,
         deadline=clock.parse(deadline, time.time(), this_session()) if deadline else None,
     )
     raise typer.Exit(supervise(order))

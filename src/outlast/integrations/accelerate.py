@@ -71,20 +71,21 @@ _GUARDS: dict[Path, _Guard] = {}
 _LEAVING: weakref.WeakKeyDictionary[Any, Leaving] = weakref.WeakKeyDictionary()
 
 
-def guard(accelerator: Any, keep: Keep | None = None, *, keep_exact: bool = False) -> Any:
+def guard(accelerator: Any, keep: Keep | None = None, *, keep_exact: bool = False, save: str | None = None) -> Any:
     """Guard one Accelerator in a script of your own.
 
     Args:
         accelerator: the Accelerator.
         keep: retention; None follows ``total_limit`` and `outlast run --keep`.
         keep_exact: always hold a full state, even if new saves have to be light.
+        save: ``full`` or ``light``; None follows `outlast run --save`.
 
     Returns:
         The same Accelerator.
     """
     install(sys.modules["accelerate.accelerator"])
     policy = Policy.from_environment()
-    accelerator._outlast_policy = policy.with_choice(keep, keep_exact=keep_exact)
+    accelerator._outlast_policy = policy.with_choice(keep, keep_exact=keep_exact, save=save)
     return accelerator
 
 
@@ -239,7 +240,7 @@ def _finish(stage: Stage, final: Path, light: Mapping[str, Any] | None) -> Draft
         without["light"] = (_OPTIMIZER,) if stage.kind == "full" else ()
     elif stage.kind != "full":
         raise BadInput("this optimizer has no light form", hint="make room for a full save")
-    return Draft("accelerate", without, notes={} if stage.kind == "full" else {"why_light": "a full save did not fit"})
+    return Draft("accelerate", without)
 
 
 def _write_sidecar(stage: Stage, light: Mapping[str, Any]) -> bool:

@@ -16,6 +16,8 @@ class Cause:
     restart: str = "never"
     """``never``, ``asked`` (somebody wanted it to stop), ``resume`` (from the newest seal), or ``progress`` (only if
     this attempt sealed a new step)."""
+    is_counted: bool = True
+    """True when a restart for it is one of those that ``--restarts`` allows."""
 
 
 CAUSES: dict[str, Cause] = {
@@ -40,6 +42,8 @@ CAUSES: dict[str, Cause] = {
         "raise the memory limit, or find what grows (outlast memory): fewer DataLoader workers, no list that only "
         "grows",
         "progress",
+        # Each such end has sealed a new step: a leak costs restarts, but it must not use them up.
+        is_counted=False,
     ),
     "ENOSPC": Cause(
         "a write failed: no space left on device",

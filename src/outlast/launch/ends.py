@@ -90,6 +90,8 @@ class Facts:
     """Least room on the watched volumes at the end."""
     stopped: Stopped | None = None
     """The training left in time; None when it did not."""
+    foreseen: str = ""
+    """What the guard said of main memory before; empty when it saw nothing come."""
     full: str = ""
     """Which limit a write hit, on which mount; empty when none did."""
 
@@ -317,6 +319,8 @@ def _always(facts: Facts, cause: str) -> list[str]:
         lines.append(f"oom_kill rose by {facts.oom_kills} during the run ({facts.oom_source})")
     if not facts.oom_kills and facts.oom_source and facts.status == -signal.SIGKILL:
         lines.append(f"oom_kill did not rise ({facts.oom_source})")
+    if facts.foreseen and cause in ("OOM_KILL", "KILLED", "MEMORY"):
+        lines.append(facts.foreseen)
     if facts.max_rss_bytes:
         lines.append(f"its main process held {show_bytes(facts.max_rss_bytes)} at most")
     if facts.full and cause in ("ENOSPC", "EDQUOT"):

@@ -14,7 +14,7 @@ from typing import Any
 
 from outlast import durable, journal
 from outlast.errors import BadInput
-from outlast.guard import Lookout, Story, Subject, Watch
+from outlast.guard import Lookout, RamWatch, Story, Subject, Watch
 from outlast.guard import stop as stops
 from outlast.guard.stop import Stop
 from outlast.host import Budget, explain_full, room
@@ -59,8 +59,9 @@ def _become(order: Order, base: Mapping[str, str]) -> None:
     if order.deadline:
         stops.ask(outer, base[journal.RUN_VARIABLE], Stop(order.deadline.by, "deadline", order.deadline.why))
     inner = Order(
-        order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume
-    )
+        order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume,
+        save=order.save,
+    )  # fmt: skip
     variables = environment(inner, base[journal.RUN_VARIABLE], attempt, bool(base.get("OUTLAST_RESUME")), base)
     try:
         os.execvpe(order.command[0], order.command, variables)
@@ -184,11 +185,12 @@ class _Run:
         self.shm.observe([pid])
         self.output.start()
         self.departure.begin()
+        ram = RamWatch(pid, self._ask_for_memory, self.record, self.output.line)
         self.watch.start(since)
         self.lookout.start()
         ended = command.wait(
             pid,
-            on_tick=lambda: self._observe(counts, pid),
+            on_tick=lambda: self._observe(counts, ram),
             on_resize=lambda: self.output.resized(),
             takes=self._takes,
         )
@@ -232,6 +234,7 @@ class _Run:
             memory_limit_bytes=counts.limit_bytes,
             max_rss_bytes=ended.max_rss_bytes if ended.max_rss_bytes > self.own_rss_bytes else 0,
             sent=ended.sent,
+            foreseen=_foreseen(self.story.all("asked_to_leave", "memory_close", since=since)),
             stopped=_stopped(self.story.all("stopped", since=since)),
             tail=self.output.text(),
             free_bytes=self.watch.least_free_bytes(),
@@ -241,13 +244,17 @@ class _Run:
         self.watch.release()
         return self.departure.takes(number, sender)
 
-    def _observe(self, counts: processes.OomCounts, pid: int) -> None:
+    def _ask_for_memory(self, why: str) -> bool:
+        return self.departure.ask(Stop(time.time(), "memory", why))
+
+    def _observe(self, counts: processes.OomCounts, ram: RamWatch) -> None:
         """A few times a second: the process table once a second, the rest each time."""
         counts.read()
         if self.departure.look():
             self.watch.release()
             self.overdue.append(ends.Sent("SIGTERM", "outlast, at the deadline"))
-            processes.signal_all([pid], signal.SIGTERM)
+            processes.signal_all([ram.pid], signal.SIGTERM)
+        ram.look(self.story, can_leave=bool(self.departure.can_leave()))
         now, began = time.monotonic(), time.thread_time()
         if now >= self._next_look:
             pids = processes.descendants(os.getpid())
@@ -298,6 +305,16 @@ def _stopped(events: Sequence[Event]) -> ends.Stopped | None:
         return None
     last = events[-1]
     return ends.Stopped(str(last.get("cause")), str(last.get("why")), last.get("step"))
+
+
+def _foreseen(events: Sequence[Event]) -> str:
+    """What was said of main memory before the end; empty when nothing was."""
+    told = [one for one in events if one.name == "memory_close" or one.get("cause") == "memory"]
+    if not told:
+        return ""
+    was_asked = told[-1].name == "asked_to_leave"
+    how = "it was asked to leave, and was still in a step" if was_asked else "nothing in it could be asked to leave"
+    return f"it was foreseen: {told[-1].get('why')}; {how}"
 
 
 def _recorded(event: Event) -> ends.Recorded:

@@ -1,7 +1,7 @@
 """An ordinary Transformers Trainer script: knows nothing of Outlast. 13.3 MB a save, every 10 of 100 steps.
 
 Usage: trainer.py OUTPUT_DIR [--steps N] [--stop N] [--save N] [--limit N] [--resume] [--only-model]
-       [--best] [--words] [--plain] [--log FILE] [--threads N] [--pause SECONDS]
+       [--best] [--words] [--plain] [--log FILE] [--threads N] [--pause SECONDS] [--leak BYTES]
 """
 
 import argparse
@@ -69,6 +69,17 @@ class StopAt(TrainerCallback):
         control.should_training_stop |= state.global_step >= self.step
 
 
+class Leak(TrainerCallback):
+    """Keeps memory for ever at each step, as a list of losses with their graphs does."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.kept: list[bytearray] = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.kept.append(bytearray(b"1" * self.size))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("output")
@@ -84,6 +95,7 @@ def main() -> None:
     parser.add_argument("--log")
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--leak", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -125,6 +137,7 @@ def main() -> None:
         callbacks=[
             *[Losses(options.log)] * bool(options.log),
             *[StopAt(options.stop)] * bool(options.stop),
+            *[Leak(options.leak)] * bool(options.leak),
             Pause(options.pause),
         ],
     )

@@ -12,6 +12,7 @@ from signal import SIGTERM
 from typing import Any
 
 from outlast.integrations.lightning.guard import Guard, guard_at, local_path, policy_of
+from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving
 
 NAME = "outlast-last-step.ckpt"
@@ -48,7 +49,8 @@ class _LookAfterEachStep:
         if policy is None or folder is None:
             return
         self.saver = saver
-        self.leaving = Leaving(guard_at(folder.resolve(), policy).vault.journal)
+        journal = guard_at(folder.resolve(), policy).vault.journal
+        self.leaving, self.cleanup = Leaving(journal), Cleanup(journal.write)
         self.leaving.begin(signals=(SIGTERM,))  # USR1 is Lightning's own under Slurm: it queues the job again
         self.step = trainer.global_step
 
@@ -58,6 +60,7 @@ class _LookAfterEachStep:
         if step == self.step or step >= last:
             return
         self.step = step
+        self.cleanup.after_step(step)
         self.leaving.total_steps = None if math.isinf(last) else int(last)
         stop = self.leaving.after_step(step)
         if stop is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from outlast.guard.stop import Stop
 from outlast.integrations.transformers.guard import HANDLERS, Guard
+from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving
 
 
@@ -19,6 +20,7 @@ class _Training:
     """What is kept for one Trainer that trains."""
 
     leaving: Leaving
+    cleanup: Cleanup
     stop: Stop | None = None
     """Asked for at this step; None to go on."""
 
@@ -30,7 +32,7 @@ _NOW: weakref.WeakKeyDictionary[Any, _Training] = weakref.WeakKeyDictionary()
 def looked_after(trainer: Any, guard: Guard, save_bytes: Callable[[], int]) -> Iterator[None]:
     """For the length of `Trainer.train`."""
     leaving = Leaving(guard.vault.journal, save_bytes=save_bytes)
-    _NOW[trainer] = _Training(leaving)
+    _NOW[trainer] = _Training(leaving, Cleanup(guard.vault.journal.write))
     leaving.begin()
     try:
         yield
@@ -59,6 +61,7 @@ def on_step_end(original: Callable[..., Any]) -> Callable[..., Any]:
         training = _training_of(self)
         if training is None or control.should_training_stop or state.global_step >= state.max_steps:
             return control
+        training.cleanup.after_step(state.global_step)
         training.leaving.total_steps = state.max_steps
         training.stop = training.leaving.after_step(state.global_step)
         control.should_save |= training.stop is not None

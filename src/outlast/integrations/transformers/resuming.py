@@ -53,7 +53,7 @@ def train(original: Callable[..., Any]) -> Callable[..., Any]:
         found = _resume_from(guard, resume_from_checkpoint) if ranks.is_first else None
         resume_from_checkpoint = ranks.broadcast(found)
         step.restore(self, resume_from_checkpoint)
-        with leaving.looked_after(self, guard, functools.partial(saving.save_bytes, self)):
+        with leaving.looked_after(self, guard, functools.partial(saving.save_bytes, self, guard)):
             return original(self, resume_from_checkpoint, *args, **kwargs)
 
     return train

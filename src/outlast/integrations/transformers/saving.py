@@ -107,7 +107,7 @@ def _finish(trainer: Any, guard: Guard, stage: Stage) -> Draft:
         without["light"] = (_OPTIMIZER,) if has_optimizer else ()
     if not without:
         without["weights"] = ()
-    return Draft("transformers", without, _metrics(trainer), _notes(trainer, stage))
+    return Draft("transformers", without, _metrics(trainer), _notes(trainer))
 
 
 def _write_sidecar(trainer: Any, stage: Stage) -> bool:
@@ -140,19 +140,16 @@ def _metrics(trainer: Any) -> dict[str, float]:
     return found
 
 
-def _notes(trainer: Any, stage: Stage) -> dict[str, Any]:
+def _notes(trainer: Any) -> dict[str, Any]:
     notes: dict[str, Any] = {"micro_batch_size": trainer._train_batch_size, **step.learned(trainer)}
     if trainer.args.save_only_model:
         notes["why_light"] = "save_only_model"
-    elif stage.kind != "full":
-        notes["why_light"] = "a full save did not fit"
     return notes
 
 
-def save_bytes(trainer: Any) -> int:
+def save_bytes(trainer: Any, guard: Guard) -> int:
     """What the next save takes, bytes."""
-    needs = _needs(trainer)
-    return needs.total(next(iter(needs.files)))
+    return guard.saver.next_bytes(_needs(trainer))
 
 
 def _needs(trainer: Any) -> Needs:
@@ -176,7 +173,16 @@ def _can_be_light(trainer: Any) -> bool:
     """False where the optimizer's state is sharded, or its meaning is not known: then a save is whole or not at all."""
     if trainer.optimizer is None or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         return False
-    return codec.can_be_light(trainer.optimizer.state_dict())
+    return codec.can_be_light(trainer.optimizer.state_dict()) and _has_safe_form(trainer.lr_scheduler)
+
+
+def _has_safe_form(scheduler: Any) -> bool:
+    """False for a schedule with state of its own classes."""
+    try:
+        codec.pack_views({"scheduler": scheduler.state_dict()} if scheduler is not None else {})
+    except BadInput:
+        return False
+    return True
 
 
 def save_model(original: Callable[..., Any]) -> Callable[..., Any]:
