@@ -13,13 +13,19 @@ of one core.
 A second part saves every few steps: the steps without a save are compared in the same way, and what a save adds to a
 step is given apart (Trainer's is not durable; Outlast's is, and sealed).
 
+A third part is `outlast.Run.step` in a loop of one's own, where memory never runs out, beside the same loop in plain
+torch: models of one process, which take turns in the same way ("guarded" is `run.step`). What it adds does not depend
+on the model, so it is measured with a tiny one too, where it stands out of the noise.
+
     python benchmarks/step.py                     # 20 rounds of each part, about 6 minutes
     python benchmarks/step.py --rounds 6 --starts 2
+    python benchmarks/step.py --only own          # the third part alone
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import random
@@ -30,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ARMS = ("plain", "plain again", "guarded")
@@ -104,10 +111,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24, help="steps a round and process (default: 24)")
     parser.add_argument("--save", type=int, default=12, help="in the second part, save every so many (default: 12)")
     parser.add_argument("--dir", type=Path, default=Path(), help="where checkpoints are written (default: here)")
+    parser.add_argument("--only", choices=("trainer", "own"), help="these parts alone")
     options = parser.parse_args()
     print(f"{options.rounds} rounds of {options.steps} steps in {options.starts} starts; ms, median over rounds")
     head = f"{'':<28}{'plain':>8}{'again':>8}{'guarded':>9}"
     print(f"{head}  {'guarded / plain (95 % interval)':<34}plain again / plain")
+    if options.only != "own":
+        _trainers(options)
+    if options.only != "trainer":
+        rounds = _own_loops(options, _gpt2)
+        _print("Run.step", [_medians(one, 0, 0) for one in rounds])
+        _print("Run.step, CPU", [_medians(one, 0, 1) for one in rounds])
+        tiny = [_medians(one, 0, 1) for one in _own_loops(options, _tiny)]
+        adds = [1e6 * (one["guarded"] - one["plain"]) for one in tiny]
+        print(f"Run.step of a tiny model adds {_interval(adds, 0)} us of CPU time to a step")
+
+
+def _trainers(options: argparse.Namespace) -> None:
     shares: list[float] = []
     for title, save in (("no saves", 0), (f"saves every {options.save}", options.save)):
         rounds: list[Round] = []
@@ -142,6 +162,74 @@ def _start(options: argparse.Namespace, save: int, order: random.Random, shares:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+Part = tuple[object, object, Callable[[object], object]]
+"""A model, an iterator of batches, and the loss of one."""
+
+
+def _own_loops(options: argparse.Namespace, make: Callable[[], Part]) -> list[Round]:
+    """Rounds of three loops in this process: the same model, the same samples."""
+    with tempfile.TemporaryDirectory(prefix="outlast-step-", dir=options.dir.absolute()) as folder:
+        loops = {arm: _own_loop(make(), Path(folder) if arm == "guarded" else None) for arm in ARMS}
+        order = random.Random(0)
+        steps, rounds = -(-options.steps // BLOCK) * BLOCK, []
+        for number in range(options.rounds + 1):
+            taken: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
+            for _ in range(steps // BLOCK):
+                for arm in order.sample(ARMS, len(ARMS)):
+                    taken[arm] += [_timed(loops[arm]) for _ in range(BLOCK)]
+            if number:  # the first one is to get warm
+                rounds.append({arm: list(enumerate(taken[arm], 1)) for arm in ARMS})
+        return rounds
+
+
+def _timed(step: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _own_loop(part: Part, folder: Path | None) -> Callable[[], object]:
+    """One step of a loop of one's own: with `outlast.Run` in a folder, or in plain torch."""
+    import torch
+
+    import outlast
+
+    torch.set_num_threads(1)
+    model, batches, loss_of = part
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def plain() -> object:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(next(batches))
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    if folder is None:
+        return plain
+    run = outlast.Run(folder, model=model, optimizer=optimizer)
+    return lambda: run.step(next(batches), loss_of)
+
+
+def _gpt2() -> Part:
+    import torch
+    from step_loop import Text
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    size = {"vocab_size": 256, "n_positions": 128, "n_embd": 132, "n_layer": 5, "n_head": 4}
+    model = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=1, eos_token_id=1)).train()
+    return model, iter(torch.utils.data.DataLoader(Text(), batch_size=4, shuffle=True)), lambda b: model(**b).loss
+
+
+def _tiny() -> Part:
+    import torch
+
+    model = torch.nn.Linear(4, 1)
+    x, y = torch.randn(8, 4), torch.randn(8, 1)
+    return model, itertools.repeat((x, y)), lambda b: torch.nn.functional.mse_loss(model(b[0]), b[1])
+
+
 def _medians(one: Round, save: int, column: int, *, saves: bool = False) -> dict[str, float]:
     """For each arm the median of its steps without a save, or what a save adds to that."""
     found = {}
@@ -159,14 +247,14 @@ def _print(title: str, rounds: list[dict[str, float]]) -> None:
     print(f"{title:<28}{medians[0]:>8.2f}{medians[1]:>8.2f}{medians[2]:>9.2f}  {guarded:<34}{again}", flush=True)
 
 
-def _interval(ratios: list[float]) -> str:
+def _interval(ratios: list[float], digits: int = 4) -> str:
     """The median and its interval: the widest pair of order statistics that the sign test leaves at 95 % or more."""
     ordered, count = sorted(ratios), len(ratios)
     tail, rank = 0.0, 0
     while rank < count // 2 and (tail := tail + math.comb(count, rank) / 2**count) <= 0.025:
         rank += 1
     low, high = ordered[max(0, rank - 1)], ordered[min(count - 1, count - rank)]
-    return f"{statistics.median(ordered):.4f} ({low:.4f} to {high:.4f})"
+    return f"{statistics.median(ordered):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -184,7 +184,9 @@ def test_one_log_for_both_streams_keeps_the_order_of_its_lines(tmp_path: Path):
         words = [PYTHON, "-m", "outlast", "run", "--dir", str(tmp_path), "--", PYTHON, "-c", code]
         subprocess.run(words, stdout=log, stderr=log, env=clean_environment(), timeout=LAST_RESORT_SECONDS)
     expected = [f"{stream}{number}" for number in range(200) for stream in "oe"]
-    assert (tmp_path / "log").read_text().splitlines()[:400] == expected
+    lines = (tmp_path / "log").read_text().splitlines()
+    # On a busy machine one of ours may come between the command's.
+    assert [line for line in lines if not line.startswith("outlast: ")] == expected
 
 
 def test_a_reader_that_goes_away_ends_the_command_as_it_would_without_us(tmp_path: Path):

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from outlast import journal
 from outlast.checkpoints import seal
 
-from .conftest import SCRIPTS, child_environment, outlast
+from .conftest import SCRIPTS, child_environment, outlast, share
 
 ROOM_MIB = 110
 
@@ -48,6 +49,37 @@ def test_a_trainer_that_runs_out_of_memory_goes_on_with_the_losses_of_one_that_h
     assert len(splits) <= 3, "the size that worked is remembered"
     assert seal.read(split / "checkpoint-8").notes["memory"]["fits"] > 0
     assert not any(event.name == "exception" for event in journal.read(tmp_path, run))
+
+
+@pytest.mark.parametrize("seed", range(share(20)))
+def test_fifty_steps_with_memory_running_out_at_ten_random_points_are_those_of_a_run_with_enough(
+    tmp_path: Path, seed: int
+) -> None:
+    """In forward and backward; bare, the script dies at the first of them."""
+    words = [sys.executable, SCRIPTS / "shortages.py", "--seed", seed]
+
+    def steps(name: str) -> list[dict[str, Any]]:
+        lines = (tmp_path / f"{name}.txt").read_text().splitlines()
+        return [found for line in lines if "step" in (found := json.loads(line))]
+
+    def command(name: str, *more: str) -> list[str]:
+        return [*map(str, words), str(tmp_path / name), str(tmp_path / f"{name}.txt"), *more]
+
+    subprocess.run(command("enough", "--enough"), env=child_environment(), capture_output=True, check=True)
+    bare = subprocess.run(command("bare"), env=child_environment(), capture_output=True, text=True)
+    guarded = outlast("run", "--dir", tmp_path, "--", *command("split"))
+    assert guarded.returncode == 0 and "finished at step 50 with batches of 32" in guarded.stdout, guarded.stderr
+    enough, split = steps("enough"), steps("split")
+    points = [step for step in split if step["room"] is not None]
+    assert len(points) == 10 and all(step["most"] <= step["room"] for step in points)
+    assert split[-1]["failures"] >= 2, "memory really ran out"
+    assert bare.returncode == 1 and "OutOfMemoryError" in bare.stderr and len(steps("bare")) == points[0]["step"] - 1
+    assert [step["step"] for step in split] == [step["step"] for step in enough] == list(range(1, 51))
+    for ours, theirs in zip(split, enough, strict=True):
+        assert ours["rows"] == theirs["rows"], "each step is made of the same samples"
+        # The weights are double, what the Trainer adds losses up in is single.
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=3e-6), ours["step"]
+        assert ours["norm"] == pytest.approx(theirs["norm"], rel=1e-9), ours["step"]
 
 
 def test_the_trainers_own_way_changes_the_effective_batch_and_ours_does_not(tmp_path: Path) -> None:
