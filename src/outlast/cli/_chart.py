@@ -40,8 +40,8 @@ def sparkline(points: Sequence[tuple[float, float]], last: float, top: float, wi
     """
     cells: list[float | None] = [None] * width
     for step, size in points:
-        cell = min(width - 1, int(step / max(1, last) * width))
-        cells[cell] = max(cells[cell] or 0.0, size)
+        place = min(width - 1, int(step / max(1, last) * width))
+        cells[place] = max(cells[place] or 0.0, size)
     end = max(index for index, cell in enumerate(cells) if cell is not None)
     level, text = 0.0, ""
     for index, cell in enumerate(cells):

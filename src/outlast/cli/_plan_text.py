@@ -75,9 +75,9 @@ def _verdict(now: Outlook) -> list[str]:
         f"needs {show_bytes(now.needs_bytes)}{of and ', there are ' + show_bytes(total)}"
     )
     if guarded.fits:
-        return [text, f"under outlast run it ends well: {_kinds(guarded)}; {show_bytes(now.least_bytes)} would do"]
+        return [text, f"under outlast run it ends well: {_kinds(guarded)}; {show_bytes(now.light_bytes)} would do"]
     where = f"waits at step {guarded.full_at:,} for {show_bytes(guarded.short_bytes)}"
-    return [text, f"under outlast run it {where}; needs {show_bytes(now.least_bytes)}"]
+    return [text, f"under outlast run it {where}; needs {show_bytes(now.light_bytes)}"]
 
 
 def _kinds(course: Course) -> str:
@@ -108,7 +108,8 @@ def _parts(now: Outlook) -> list[str]:
     each = next(iter(now.run.saves.bytes_at(now.run.last_step, guarded=False).values()))
     return [
         f"the peak: {parts}",
-        f"a save: {show_bytes(each)} ({show_bytes(size.weights)} weights, {show_bytes(size.moments)} optimizer; {size.source})",
+        f"a save: {show_bytes(each)}: {show_bytes(size.weights)} weights, {show_bytes(size.moments)} optimizer",
+        f"        {size.source}",
     ]
 
 
@@ -124,7 +125,7 @@ def _did(action: str, name: str) -> str:
         "lighten": "make {} light",
         "drop": "drop {}",
         "save_as": "save as {}",
-        "release_ballast": "use its reserve",
+        "release_ballast": "use {}",
     }
     return words.get(action, action + " {}").format(name)
 
@@ -182,7 +183,7 @@ def _price(seen: Seen) -> list[str]:
         ("the volume", now.run.volume.total_bytes),
         ("what it needs", now.needs_bytes),
         ("the least under outlast run", now.least_bytes),
-        ("50 GB more", 50 * 10**9),
+        ("10 GB more", 10**10),
     ):
         if size is not None:
             each = [f"{knobs.price(size, seen.price_month, span):.4f}" for span in (1, knobs.HOURS_PER_MONTH)]
@@ -241,12 +242,10 @@ def document(seen: Seen) -> dict[str, Any]:
             "bytes": now.run.saves.size.full, "weights_bytes": now.run.saves.size.weights,
             "moments_bytes": now.run.saves.size.moments, "source": now.run.saves.size.source,
         },
-        "needs_bytes": now.needs_bytes,
-        "least_bytes": now.least_bytes,
         "without": _course(now.plain),
         "with": _course(now.guarded),
         "nothing_deleted": _course(now.undeleted) if now.undeleted else None,
-        "changes": [{"change": knob.change, **_facts(knob.outlook), "is_exact": knob.is_exact} for knob in seen.changes],
+        "changes": [{"change": one.change, **_facts(one.outlook), "is_exact": one.is_exact} for one in seen.changes],
         **_facts(now),
         "seconds": now.seconds,
         "sessions": sessions(seen),
@@ -276,6 +275,7 @@ def _facts(one: Outlook) -> dict[str, Any]:
     return {
         "needs_bytes": one.needs_bytes,
         "least_bytes": one.least_bytes,
+        "least_light_bytes": one.light_bytes,
         "saves": len(one.run.saves.steps),
         "lost_mean_steps": one.lost.mean_steps,
         "lost_worst_steps": one.lost.worst_steps,

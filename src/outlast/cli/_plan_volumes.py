@@ -72,9 +72,7 @@ def volumes(
         BadInput: when neither a folder nor a size is known, or an ``--also`` cannot be read.
     """
     if root is None and total is None:
-        raise BadInput(
-            "which volume it runs on is not known", hint="give --output-dir DIR, or --volume 100GB --used 25GB"
-        )
+        raise BadInput("which volume it runs on is not known", hint="give --output-dir, or --volume 100GB --used 25GB")
     here = room(root, budgets or None) if root is not None else None
     things, others = _things(also, here, budgets)
     said = total is not None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from outlast.budget import documents, found, inputs, knobs, outlook
+from outlast.budget import documents, found, inputs, knobs, outlook, sizes
 from outlast.budget.settings import Said, first, from_document
 from outlast.checkpoints import Keep, Policy
 from outlast.cli import _app, _plan_text, _plan_volumes
@@ -96,8 +96,8 @@ def plan(
         "limit": (save_limit, "--save-limit"),
         "only_model": (only_model or None, "--only-model"),
         "save_bytes": (parse_bytes(save_bytes) if save_bytes else None, "--save-bytes"),
-        "params": (inputs.sizes.parse_count(params) if params else None, "--params"),
-        "trainable": (inputs.sizes.parse_count(trainable) if trainable else None, "--trainable"),
+        "params": (sizes.parse_count(params) if params else None, "--params"),
+        "trainable": (sizes.parse_count(trainable) if trainable else None, "--trainable"),
         "optimizer": (optimizer or None, "--optimizer"),
         "dtype": (dtype or None, "--dtype"),
         "deletions_fail": (deletions_fail or None, "--deletions-fail"),
@@ -158,6 +158,4 @@ def _write(path: Path, text: str) -> None:
     try:
         path.expanduser().write_text(text)
     except OSError as error:
-        raise BadInput(
-            f"--plot {path} cannot be written: {error.strerror}", hint="name a file in a folder that is there"
-        ) from None
+        raise BadInput(f"--plot {path} cannot be written: {error.strerror}", hint="name another file") from None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +30,7 @@ def told(trainer: Any, model: Any, loader: Any) -> dict[str, Any]:
     callback = next((one for one in trainer.callbacks if hasattr(one, "save_top_k")), None)
     base: dict[str, Any] = {
         "framework": "lightning",
-        "output_dir": os.path.abspath(getattr(callback, "dirpath", None) or trainer.default_root_dir),
+        "output_dir": str(Path(getattr(callback, "dirpath", None) or trainer.default_root_dir).absolute()),
         "steps": trainer.max_steps if trainer.max_steps > 0 else None,
         "epochs": trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None,
         "steps_per_epoch": _steps_per_epoch(trainer, loader),
@@ -55,7 +55,7 @@ def told(trainer: Any, model: Any, loader: Any) -> dict[str, Any]:
 
 def _steps_per_epoch(trainer: Any, loader: Any) -> int | None:
     with suppress(TypeError, NotImplementedError, ValueError):
-        return max(1, -(-len(loader) // trainer.accumulate_grad_batches))
+        return max(1, -(-len(loader) // int(trainer.accumulate_grad_batches)))
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -61,7 +60,7 @@ def told(trainer: Any) -> dict[str, Any]:
     optimizer = type(trainer.optimizer).__name__ if trainer.optimizer is not None else _word(args.optim)
     return {
         "framework": "transformers",
-        "output_dir": os.path.abspath(args.output_dir),
+        "output_dir": str(Path(args.output_dir).absolute()),
         "strategy": _word(args.save_strategy),
         "every": args.save_steps,
         "eval_every": args.eval_steps,
@@ -92,7 +91,7 @@ def _steps_per_epoch(trainer: Any) -> int | None:
     """As `Trainer.set_initial_training_values` counts them; None for data without a length."""
     with suppress(Exception):  # a data set that cannot say, a collator that needs a GPU: then --samples says it
         batches = len(trainer.get_train_dataloader())
-        return max(1, -(-batches // trainer.args.gradient_accumulation_steps))
+        return max(1, -(-batches // int(trainer.args.gradient_accumulation_steps)))
     return None
 
 
