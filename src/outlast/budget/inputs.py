@@ -181,13 +181,16 @@ def _captured(settings: Mapping[str, Said]) -> SaveBytes:
     known = sizes.optimizer_named(name)
     row = sizes.OPTIMIZERS[known or "adamw"]
     numbers, trained = int(settings["trained"].value), int(settings["trained_bytes"].value)
+    tensors = int(_value(settings, "tensors", 0))
     moments = int(trained * row.moments + numbers * row.fixed_bytes)
+    moments += tensors * sizes.PER_TENSOR["moments"] if moments else 0
+    light = int(_value(settings, "sidecar_bytes", codec.sidecar_bytes(numbers)))
     guess = "" if known else f" ({name} is not known: taken for AdamW)"
     return SaveBytes(
-        int(settings["weights_bytes"].value),
+        int(settings["weights_bytes"].value) + tensors * sizes.PER_TENSOR["weights"],
         moments,
         int(_value(settings, "small_bytes", sizes.SMALL_BYTES)),
-        codec.sidecar_bytes(numbers) if row.moments else 0,
+        light if row.moments else 0,
         f"counted in the script: {numbers:,} numbers trained, {known or name}{guess}",
         has_log=False,
     )

@@ -13,6 +13,8 @@ SMALL_BYTES = 48 * 1024
 """A Trainer's small files in whole blocks: random states, schedule, arguments, configuration, state (measured)."""
 LOG_BYTES = 170
 """One entry of a Trainer's log history as trainer_state.json holds it (measured: 160 to 180)."""
+PER_TENSOR = {"weights": 100, "moments": 800}
+"""What the file formats add for each tensor: a safetensors header; records and pickles of a state (both measured)."""
 DTYPES: Mapping[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of one number."""
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from outlast.checkpoints import codec
+
 VARIABLE = "OUTLAST_PLAN"
 """Environment variable: the file that the answer goes to."""
 
@@ -34,13 +36,14 @@ def _leave_the_loop(optimizer: Any, args: Any, kwargs: Any) -> None:
 
 
 def counted(parameters: Iterable[Any]) -> dict[str, int]:
-    """Numbers and bytes of what is trained."""
-    numbers, size = 0, 0
-    for parameter in parameters:
-        if parameter.requires_grad:
-            numbers += parameter.numel()
-            size += parameter.numel() * parameter.element_size()
-    return {"trained": numbers, "trained_bytes": size}
+    """What is trained: numbers, bytes, tensors, and what its moments take in their light form."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return {
+        "trained": sum(parameter.numel() for parameter in trained),
+        "trained_bytes": sum(parameter.numel() * parameter.element_size() for parameter in trained),
+        "tensors": len(trained),
+        "sidecar_bytes": codec.sidecar_bytes_of(tuple(parameter.shape) for parameter in trained),
+    }
 
 
 def leave(answer: Mapping[str, Any]) -> None:
