@@ -10,7 +10,7 @@ from pathlib import Path
 
 from outlast.budget.disk import Lying
 from outlast.budget.sizes import SaveBytes, measured
-from outlast.checkpoints import SEAL, Vault, codec, is_candidate
+from outlast.checkpoints import SEAL, Checkpoint, Vault, codec, is_candidate
 from outlast.journal import Journal
 
 _MOMENTS = re.compile(r"optimizer.*|.*-optimizer\.pt")
@@ -27,6 +27,10 @@ class Found:
     """What one takes, from the newest whole one; None when there is none to judge by."""
     lying: tuple[Lying, ...]
     """All of them, oldest first."""
+    seconds_per_step: float | None = None
+    """From when the last two of one training were sealed; None when there are no two."""
+    paced_by: str = ""
+    """Which two."""
 
 
 def look(root: Path) -> Found:
@@ -45,7 +49,18 @@ def look(root: Path) -> Found:
         lying.append(Lying(name, _step(name), sum(files.values()), kind or "full", light))
         if kind == "full" and _sum(files, _WEIGHTS):
             size = _size(files, name)
-    return Found(size, tuple(lying))
+    return Found(size, tuple(lying), *_pace(list(sealed.values())))
+
+
+def _pace(sealed: Sequence[Checkpoint]) -> tuple[float | None, str]:
+    """Seconds of a step, saving included, between the newest two checkpoints of one training."""
+    if len(sealed) < 2 or sealed[-1].seal.lineage != sealed[-2].seal.lineage or not sealed[-1].seal.lineage:
+        return None, ""
+    before, last = sealed[-2:]
+    steps, seconds = last.step - before.step, last.seal.created - before.seal.created
+    if steps <= 0 or seconds <= 0:
+        return None, ""
+    return seconds / steps, f"measured between {before.name} and {last.name}"
 
 
 def _in_order(root: Path, sealed: Mapping[str, object]) -> list[str]:

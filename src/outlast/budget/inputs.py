@@ -191,6 +191,6 @@ def _captured(settings: Mapping[str, Said]) -> SaveBytes:
         moments,
         int(_value(settings, "small_bytes", sizes.SMALL_BYTES)),
         light if row.moments else 0,
-        f"counted in the script: {numbers:,} numbers trained, {known or name}{guess}",
+        f"counted, {settings['weights_bytes'].source}: {numbers:,} numbers trained, {known or name}{guess}",
         has_log=False,
     )

@@ -58,6 +58,8 @@ def _changes(run: Run) -> Iterator[tuple[str, Run]]:
 def advice(now: Outlook, changes: list[Knob]) -> str:
     """What to do first, in a sentence."""
     plain, guarded = now.plain, now.guarded
+    if now.run.volume.total_bytes is None:
+        return "say how large the volume is: --volume, or --budget DIR=SIZE"
     if plain.fits and (now.undeleted is None or now.undeleted.fits):
         return "nothing has to change"
     if plain.fits and now.undeleted:

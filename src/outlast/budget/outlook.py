@@ -59,7 +59,9 @@ class Outlook:
 
     @property
     def exit_code(self) -> int:
-        """0: it fits; 1: only under Outlast, which makes room; 2: not even then."""
+        """0: it fits; 1: only under Outlast, which makes room, or not known; 2: not even then."""
+        if self.run.volume.total_bytes is None:
+            return 1
         return 0 if self.plain.fits else 1 if self.guarded.fits else 2
 
     @property

@@ -68,6 +68,10 @@ def _verdict(now: Outlook) -> list[str]:
     total = now.run.volume.total_bytes
     of = f" of {show_bytes(total)}" if total is not None else ""
     plain, guarded = now.plain, now.guarded
+    if total is None:
+        return [
+            f"at most {show_bytes(plain.peak_bytes)}, at step {plain.peak_step:,}; how large the volume is is not known"
+        ]
     if plain.fits:
         return [f"fits: at most {show_bytes(plain.peak_bytes)}{of}, at step {plain.peak_step:,}"]
     text = (
@@ -151,7 +155,8 @@ def _row(change: str, one: Outlook) -> list[str]:
     def lost(steps: float) -> str:
         return f"{steps:,.0f} steps" + (f", {show_seconds(steps * seconds)}" if seconds else "")
 
-    fits = {0: "yes", 1: "under outlast run", 2: "no"}[one.exit_code]
+    known = one.run.volume.total_bytes is not None
+    fits = {0: "yes", 1: "under outlast run", 2: "no"}[one.exit_code] if known else "not known"
     saves = f"{len(one.run.saves.steps):,}"
     return [change, show_bytes(one.needs_bytes), show_bytes(one.least_bytes), saves, lost(mean), lost(worst), fits]
 
@@ -220,9 +225,10 @@ def _shown(value: Any) -> str:
 def document(seen: Seen) -> dict[str, Any]:
     """For programs."""
     now = seen.now
+    known = now.run.volume.total_bytes is not None
     return {
-        "fits": now.plain.fits,
-        "fits_under_outlast": now.guarded.fits,
+        "fits": now.plain.fits if known else None,
+        "fits_under_outlast": now.guarded.fits if known else None,
         "advice": knobs.advice(now, seen.changes),
         "volume": {
             "path": now.run.volume.name,

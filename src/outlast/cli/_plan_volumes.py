@@ -78,7 +78,8 @@ def volumes(
     said = total is not None
     before = used if used is not None else 0 if said or here is None else _used(here)
     if not said and here is not None:
-        total, before = here.total_bytes, max(0, before - sum(one.bytes for one in lying))
+        total = None if here.is_clusters else here.total_bytes
+        before = max(0, before - sum(one.bytes for one in lying)) if total is not None else 0
         source = f"{here.source} of {here.path}"
     else:
         source = "--volume" + ("" if used is not None else ", and nothing on it: give --used")

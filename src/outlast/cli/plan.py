@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from outlast.budget import documents, found, inputs, knobs, outlook, sizes
+from outlast.budget import counting, documents, found, inputs, knobs, outlook, sizes
 from outlast.budget.settings import Said, first, from_document
 from outlast.checkpoints import Keep, Policy
 from outlast.cli import _app, _plan_text, _plan_volumes
@@ -50,6 +50,11 @@ def plan(
     save_bytes: Annotated[str, typer.Option(metavar="SIZE", help="What one full save takes, e.g. 3GB.")] = "",
     params: Annotated[str, typer.Option(metavar="N", help="Parameters of the model, e.g. 8B: counts a save.")] = "",
     trainable: Annotated[str, typer.Option(metavar="N", help="Of those the trained ones (an adapter), e.g. 40M.")] = "",
+    model: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A Transformers configuration here: counts a save. Needs torch.")
+    ] = None,
+    lora_rank: Annotated[int | None, typer.Option(metavar="R", help="With --model: an adapter is trained.")] = None,
+    lora_targets: Annotated[str, typer.Option(metavar="A,B", help="With --lora-rank; default: all linear.")] = "",
     optimizer: Annotated[str, typer.Option(metavar="NAME", help="adamw, adamw-8bit, adafactor, sgd ...")] = "",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="What is trained is held in fp32 (default), bf16.")] = "",
     volume: Annotated[str, typer.Option(metavar="SIZE", help="The volume, in place of that of --output-dir.")] = "",
@@ -104,13 +109,20 @@ def plan(
         "seconds_per_step": (seconds_per_step, "--seconds-per-step"),
         "seconds_per_save": (seconds_per_save, "--seconds-per-save"),
     }
-    said = inputs.with_defaults(first(_given(flags), *_read(words or [], timeout)))
+    layers = [_given(flags), *_read(words or [], timeout)]
+    if model is not None:
+        targets = [name.strip() for name in lora_targets.split(",") if name.strip()]
+        counts = counting.count(model.expanduser(), rank=lora_rank, targets=targets, dtype=dtype or "fp32")
+        layers.insert(1, {name: Said(value, f"--model {model}") for name, value in counts.items()})
+    said = inputs.with_defaults(first(*layers))
     root = _app.folder(str(said["output_dir"].value)) if "output_dir" in said else None
     there = found.look(root) if root else found.Found(None, ())
     volumes = _plan_volumes.volumes(
         root, there.lying, [Budget.parse(text) for text in budget or ()], also or (),
         parse_bytes(volume) if volume else None, parse_bytes(used) if used else None,
     )  # fmt: skip
+    if there.seconds_per_step is not None:
+        said.setdefault("seconds_per_step", Said(there.seconds_per_step, there.paced_by))
     policy = Policy(Keep.parse(keep) if keep else None, keep_exact, frozenset(forbid_rung or ()))
     run, said = inputs.resolve(said, volumes.own, inputs.size_of(said, there.size), lying=there.lying, policy=policy)
     now = outlook.look_ahead(run)
