@@ -1,10 +1,38 @@
 """Before the run: will it fit?
 
-The door is `predict`: the peak memory of one training step, from the user's own model code, with no GPU and no weights.
-Importing this room does not import torch.
+`predict`: the peak memory of one training step, from the user's own model code, with no GPU and no weights. `simulate`:
+disk over time; `look_ahead` puts it beside `outlast run`, and `knobs` says what each change would do. Importing this room does not import torch.
 """
 
+from outlast.budget.course import Course, Lying, Saves, Thing, Volume
+from outlast.budget.disk import least_bytes, simulate
 from outlast.budget.gpus import GPUS, Gpu, gpu_named
+from outlast.budget.habits import HABITS, Habit, habit_named
 from outlast.budget.memory import PRECISIONS, Parts, Prediction, measure, predict
+from outlast.budget.outlook import Outlook, Run, look_ahead
+from outlast.budget.sizes import SaveBytes
 
-__all__ = ["GPUS", "PRECISIONS", "Gpu", "Parts", "Prediction", "gpu_named", "measure", "predict"]
+__all__ = [
+    "GPUS",
+    "HABITS",
+    "PRECISIONS",
+    "Course",
+    "Gpu",
+    "Habit",
+    "Lying",
+    "Outlook",
+    "Parts",
+    "Prediction",
+    "Run",
+    "SaveBytes",
+    "Saves",
+    "Thing",
+    "Volume",
+    "gpu_named",
+    "habit_named",
+    "least_bytes",
+    "look_ahead",
+    "measure",
+    "predict",
+    "simulate",
+]

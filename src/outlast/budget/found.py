@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from outlast.budget.disk import Lying
+from outlast.budget.course import Lying
 from outlast.budget.sizes import SaveBytes, measured
 from outlast.checkpoints import SEAL, Checkpoint, Vault, codec, is_candidate
 from outlast.journal import Journal

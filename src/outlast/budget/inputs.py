@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from outlast.budget import sizes
-from outlast.budget.disk import Lying, Saves, Thing, Volume
+from outlast.budget.course import Lying, Saves, Thing, Volume
 from outlast.budget.habits import habit_named
 from outlast.budget.outlook import Run
 from outlast.budget.schedule import Every, save_steps, steps_per_epoch

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from outlast.budget import hours
-from outlast.budget.disk import Course, Saves, Volume, least_bytes, simulate
+from outlast.budget.course import Course, Saves, Volume
+from outlast.budget.disk import least_bytes, simulate
 from outlast.checkpoints import Keep, Policy
 
 

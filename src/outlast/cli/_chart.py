@@ -85,12 +85,14 @@ def svg(title: str, lines: Sequence[Line], last: float, limit: float | None) -> 
         parts += [
             f'<line x1="{_LEFT}" y1="{y(limit)}" x2="{_WIDTH - _RIGHT}" y2="{y(limit)}" stroke="#c00" '
             'stroke-dasharray="6 3"/>',
-            f'<text x="{_WIDTH - _RIGHT}" y="{y(limit) - 4}" text-anchor="end" fill="#c00">'
-            f"the volume: {show_bytes(round(limit))}</text>",
+            f'<text x="{_LEFT + 4}" y="{y(limit) - 4}" fill="#c00">the volume: {show_bytes(round(limit))}</text>',
         ]
     for number, line in enumerate(lines):
         places = " ".join(f"{x(step)},{y(size)}" for step, size in _thinned(line.points))
-        parts.append(f'<polyline points="{places}" fill="none" stroke="{line.color}" stroke-width="1.6"/>')
+        parts.append(
+            f'<polyline points="{places}" fill="none" stroke="{line.color}" '
+            f'stroke-width="{1.4 + 1.6 * (len(lines) - 1 - number):.1f}"/>'  # what lies below is seen beside what is above
+        )
         if line.ends_at is not None:
             parts.append(
                 f'<text x="{x(line.ends_at)}" y="{y(line.points[-1][1]) - 6}" text-anchor="middle" '

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlast.budget import hours, knobs
-from outlast.budget.disk import Course
+from outlast.budget.course import Course
 from outlast.budget.knobs import Knob
 from outlast.budget.outlook import Outlook
 from outlast.budget.settings import Said

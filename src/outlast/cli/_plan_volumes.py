@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from outlast.budget.disk import Lying, Thing, Volume
+from outlast.budget.course import Lying, Thing, Volume
 from outlast.cli import _app
 from outlast.errors import BadInput
 from outlast.host import Budget, Room, parse_bytes, room
