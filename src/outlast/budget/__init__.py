@@ -1,7 +1,8 @@
 """Before the run: will it fit?
 
-`predict`: the peak memory of one training step, from the user's own model code, with no GPU and no weights. `simulate`:
-disk over time; `look_ahead` puts it beside `outlast run`, and `knobs` says what each change would do. Importing this room does not import torch.
+`predict`: the peak memory of one training step, from the user's own model code, with no GPU and no weights.
+`simulate`: disk over time; `look_ahead` does so without Outlast, under it, and with deletions that fail.
+Importing this room does not import torch.
 """
 
 from outlast.budget.course import Course, Lying, Saves, Thing, Volume

@@ -59,13 +59,16 @@ def least_bytes(
     roomy = simulate(replace(volume, total_bytes=None), saves, last_step, policy).peak_bytes
     if policy is None:
         return roomy
-    low, high = volume.taken(0), _with_slack(roomy)
+    low, high = volume.taken(0), roomy
 
     def is_enough(total: int) -> bool:
         course = simulate(replace(volume, total_bytes=total), saves, last_step, policy)
         return course.fits and (takes_light or len(course.kinds) == 1 == (richest in course.kinds))
 
     richest = next(iter(saves.bytes_at(0, guarded=True)))
+    # The margin of a save, and Outlast's reserve, which grows with the volume, come on top of the peak.
+    while not is_enough(high):
+        low, high = high, int(high * MARGIN) + durable.Ballast.wanted_bytes(None)
     while high - low > max(_BLOCK, high // 1000):
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
@@ -79,11 +82,6 @@ def _thinned(saves: Saves, policy: Policy | None) -> Saves:
     if goes_on or len(saves.steps) <= 2 * _TELLING:
         return saves
     return replace(saves, steps=saves.steps[:_TELLING] + saves.steps[-_TELLING:])
-
-
-def _with_slack(peak: int) -> int:
-    """A volume on which no save is refused: its margin counts on the next save only."""
-    return int(peak * MARGIN) + 64 * durable.Ballast.wanted_bytes(None)
 
 
 class _Walk:

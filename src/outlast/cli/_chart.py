@@ -89,9 +89,10 @@ def svg(title: str, lines: Sequence[Line], last: float, limit: float | None) -> 
         ]
     for number, line in enumerate(lines):
         places = " ".join(f"{x(step)},{y(size)}" for step, size in _thinned(line.points))
+        # What lies below is wider, so that it is seen where two courses are the same.
         parts.append(
             f'<polyline points="{places}" fill="none" stroke="{line.color}" '
-            f'stroke-width="{1.4 + 1.6 * (len(lines) - 1 - number):.1f}"/>'  # what lies below is seen beside what is above
+            f'stroke-width="{1.4 + 1.6 * (len(lines) - 1 - number):.1f}"/>'
         )
         if line.ends_at is not None:
             parts.append(
