@@ -40,8 +40,8 @@ class Volume:
     """What can lie there in all; None when that is not known."""
     things: tuple[Thing, ...] = ()
     """What lies there beside this run's checkpoints."""
-    ballasts: int = 1
-    """Reserved files that Outlast keeps there: one with the checkpoints, one with the run's journal."""
+    has_journal: bool = False
+    """Whether the guarded run's journal is there too: it has a reserved file of its own."""
 
     def taken(self, step: int) -> int:
         """Bytes beside the checkpoints at a step."""

@@ -269,7 +269,9 @@ class _Walk:
     def _fill_ballast(self) -> None:
         if self.policy is None:
             return
-        size = durable.Ballast.wanted_bytes(self.volume.total_bytes) * self.volume.ballasts
+        # A folder of checkpoints has one too; files of the user's own have none beside them.
+        count = self.saves.habit.gives_way + self.volume.has_journal
+        size = durable.Ballast.wanted_bytes(self.volume.total_bytes) * count
         free = self.free(self.step)
         if free is None or free + self.ballast >= 4 * size:
             self.ballast = size

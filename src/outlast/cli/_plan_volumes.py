@@ -83,7 +83,7 @@ def volumes(
         source = f"{here.source} of {here.path}"
     else:
         source = "--volume" + ("" if used is not None else ", and nothing on it: give --used")
-    own = Volume(str(root or "the volume"), total, (Thing("used before", before), *things), _ballasts(here))
+    own = Volume(str(root or "the volume"), total, (Thing("used before", before), *things), _has_journal(here))
     return Volumes(own, others, source, here.doubt if here and not said else None)
 
 
@@ -94,9 +94,9 @@ def _used(here: Room) -> int:
     return max(0, here.total_bytes - here.free_bytes)
 
 
-def _ballasts(here: Room | None) -> int:
-    """One with the checkpoints, one with the journal of the run, which is in the current folder unless told."""
-    return 2 if here is None or room(Path()).device == here.device else 1
+def _has_journal(here: Room | None) -> bool:
+    """A guarded run's journal is in the current folder, unless told; without a volume to look at it may be there."""
+    return here is None or room(Path()).device == here.device
 
 
 def _things(
