@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from outlast.budget import Outlook, Run, SaveBytes, Saves, Thing, Volume, habit_named, look_ahead
-from outlast.budget.knobs import advice, explained, knobs, price
+from outlast.budget.knobs import Explanation, advice, explained, knobs, price
 from outlast.budget.schedule import save_steps
 from outlast.checkpoints import Keep, Policy
 from outlast.errors import BadInput
@@ -81,7 +81,18 @@ def test_a_change_is_advised_where_even_outlast_would_wait() -> None:
 
 def test_the_seeds_volume_was_full_of_something_else() -> None:
     """At step 9,000: 3 checkpoints and the new one, or 8 and the new one if none was deleted."""
-    assert explained(outlook(), 9000) == {"if old ones were deleted": 88 * GB, "if none was deleted": 73 * GB}
+    assert explained(outlook(), 9000) == (
+        Explanation("old ones were deleted", 88 * GB, 88 * GB),
+        Explanation("none was deleted", 73 * GB, 76 * GB),
+    )
+
+
+def test_what_explains_an_end_does_bring_it_about() -> None:
+    """More than the least of it, and no more than the most, lets the run die at that step and not before."""
+    _, none_deleted = explained(outlook(), 9000)
+    for used, step in ((none_deleted.over_bytes, 10_000), (none_deleted.over_bytes + 1, 9000),
+                       (none_deleted.until_bytes, 9000), (none_deleted.until_bytes + 1, 8000)):  # fmt: skip
+        assert outlook(100, used / GB, deletes=False).plain.full_at == step
 
 
 def test_a_step_at_which_nothing_is_saved_explains_nothing() -> None:

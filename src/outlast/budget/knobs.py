@@ -84,27 +84,42 @@ def price(size: int, per_gb_month: float, hours: float) -> float:
     return size / 1e9 * per_gb_month * hours / HOURS_PER_MONTH
 
 
-def explained(now: Outlook, full_at: int) -> dict[str, int]:
-    """What must have lain there beside the checkpoints for a run to find the volume full at a step already.
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would make a run find its volume full at one save, and not before."""
 
-    For a run that died: the least that explains that the save of that step did not fit, if old checkpoints were deleted
-    and if none was.
+    how: str
+    """What became of old checkpoints."""
+    over_bytes: int
+    """More than this must have lain there beside the checkpoints at that save."""
+    until_bytes: int
+    """And at most this at every save before; where that is no more, it came or grew in between."""
+
+
+def explained(now: Outlook, full_at: int) -> tuple[Explanation, ...]:
+    """What must have lain on the volume beside the checkpoints of a run that died at a save.
 
     Args:
         now: the run.
-        full_at: the step of the save that failed.
+        full_at: the step of the save that did not fit.
 
     Raises:
         BadInput: when no save is due at that step, or the volume's size is not known.
     """
     run = now.run
-    if run.volume.total_bytes is None or full_at not in run.saves.steps:
+    total = run.volume.total_bytes
+    if total is None or full_at not in run.saves.steps:
         raise BadInput(f"no save is due at step {full_at}", hint=f"it saves every {run.every} steps; give --volume too")
-    cases = {"if old ones were deleted": run.saves.deletes, "if none was deleted": False}
-    found = {}
+    cases = (
+        {"old ones were deleted": True, "none was deleted": False}
+        if run.saves.keep != Keep()
+        else {"all are kept": True}
+    )
+    found = []
     for how, deletes in cases.items():
-        saves = replace(run.saves, deletes=deletes)
-        points = simulate(replace(run.volume, total_bytes=None), saves, run.last_step).points
-        most = max(point.bytes for point in points if point.step == full_at)
-        found[how] = run.volume.total_bytes - (most - run.volume.taken(full_at))
-    return found
+        saves = replace(run.saves, deletes=deletes and run.saves.deletes)
+        alone = simulate(replace(run.volume, total_bytes=None, things=()), saves, run.last_step).points
+        before = max((point.bytes for point in alone if point.step < full_at), default=0)
+        then = max(point.bytes for point in alone if point.step == full_at)
+        found.append(Explanation(how, total - then, total - before))
+    return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from outlast.budget import hours, knobs
@@ -203,8 +203,13 @@ def _died(seen: Seen) -> list[str]:
     if seen.was_full_at is None:
         return []
     found = knobs.explained(seen.now, seen.was_full_at)
-    return ["", f"full at step {seen.was_full_at:,} already? Then beside this run's checkpoints there lay at least:",
-            *(f"  {show_bytes(size)} {how}" for how, size in found.items())]  # fmt: skip
+    return ["", f"full at step {seen.was_full_at:,}, and not before? Beside this run's checkpoints there lay then:",
+            *(f"  {_explanation(one)}" for one in found)]  # fmt: skip
+
+
+def _explanation(one: knobs.Explanation) -> str:
+    text = f"if {one.how}: more than {show_bytes(one.over_bytes)}, and at most {show_bytes(one.until_bytes)} before"
+    return text if one.until_bytes > one.over_bytes else f"{text}: so it grew in between"
 
 
 def _sources(seen: Seen) -> list[str]:
@@ -256,7 +261,7 @@ def document(seen: Seen) -> dict[str, Any]:
         "seconds": now.seconds,
         "sessions": sessions(seen),
         "price_gb_month": seen.price_month,
-        "explained": knobs.explained(now, seen.was_full_at) if seen.was_full_at is not None else None,
+        "explained": [asdict(one) for one in knobs.explained(now, seen.was_full_at)] if seen.was_full_at else None,
         "settings": {name: {"value": said.value, "source": said.source} for name, said in seen.said.items()},
     }  # fmt: skip
 
