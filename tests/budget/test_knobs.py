@@ -72,6 +72,11 @@ def test_the_advice_is_the_first_thing_to_do(total: float | None, words: str, co
     assert now.exit_code == code
 
 
+def test_deletions_that_fail_are_to_be_mended_first() -> None:
+    now = outlook(100, 75, deletes=False)
+    assert advice(now, knobs(now)) == "see that old checkpoints are really deleted: then 87.0 GB are enough"
+
+
 def test_a_change_is_advised_where_even_outlast_would_wait() -> None:
     """One file for each save, which Outlast may not touch: nothing but a rarer save helps."""
     now = outlook(75, 25, None, habit=habit_named("torch.save-each"))

@@ -172,6 +172,7 @@ def test_a_push_to_the_hub_copies_the_weights_once() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [({}, "how many steps"), ({"steps": 100, "strategy": "no"}, "no save lies ahead"),
+     ({"steps": 10**9, "every": 1.0}, "1,000,000,000 saves are too many"),
      ({"steps": 100}, None), ({"framework": "accelerate", "steps": 100}, "how often it saves"),
      ({"steps": 100, "strategy": "epoch"}, "by epochs"), ({"framework": "keras", "steps": 1}, "no framework called")],
 )  # fmt: skip

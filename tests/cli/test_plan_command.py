@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from tests.builders import make_vault
 
 from outlast import cli
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "plan" / "vast_h100.yaml"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "plan" / "vast_h100.yaml"
 SEED = (EXAMPLE, "--save-bytes", "3GB", "--volume", "100GB", "--used", "25GB")
 SMALL = ("--steps", 100, "--save-every", 10, "--save-bytes", "1MB")
 
@@ -44,6 +46,17 @@ def test_the_seeds_run_fits_and_the_verdict_comes_first(capsys: pytest.CaptureFi
     assert lines[0] == "fits: at most 37.0 GB of 100.0 GB, at step 4,000"
     assert "full at step 26,000" in out
     assert any(line.startswith("every ") and "vast_h100.yaml: training.save_steps" in line for line in lines)
+
+
+def test_the_documents_example_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "plan.md").read_text()
+    command, shown = re.findall(
+        r"^    outlast plan (examples/\S+ .*--was-full-at 9000)$.*?```\n(.*?)```", text, re.M | re.S
+    )[0]
+    monkeypatch.chdir(ROOT)
+    assert plan(capsys, *command.split()) == (0, shown)
 
 
 def test_with_deletions_that_fail_it_is_full_at_step_26000(capsys: pytest.CaptureFixture[str]) -> None:

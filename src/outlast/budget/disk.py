@@ -63,7 +63,7 @@ def least_bytes(
 
     def is_enough(total: int) -> bool:
         course = simulate(replace(volume, total_bytes=total), saves, last_step, policy)
-        return course.fits and (takes_light or len(course.kinds) == 1 == (richest in course.kinds))
+        return course.fits and (takes_light or set(course.kinds) <= {richest})
 
     richest = next(iter(saves.bytes_at(0, guarded=True)))
     # The margin of a save, and Outlast's reserve, which grows with the volume, come on top of the peak.
@@ -94,6 +94,9 @@ class _Walk:
         self.copy: Lying | None = None
         self.ballast = 0
         self.step = 0
+        size = durable.Ballast.wanted_bytes(volume.total_bytes)
+        # The journal's own reserve is no rung: it is given back at the end of the run.
+        self.journal_reserve = size if policy and volume.has_journal and self._leaves(size) else 0
         self.points: list[Point] = []
         self.peak = Point(0, -1)
         self.made_of: dict[str, int] = {}
@@ -112,7 +115,7 @@ class _Walk:
         self.lying_bytes = sum(one.bytes for one in lying)
 
     def level(self, step: int) -> int:
-        return self.volume.taken(step) + self.held_bytes + self.ballast
+        return self.volume.taken(step) + self.held_bytes + self.ballast + self.journal_reserve
 
     def free(self, step: int) -> int | None:
         total = self.volume.total_bytes
@@ -128,7 +131,7 @@ class _Walk:
             parts |= {
                 f"{len(self.lying) + bool(self.copy)} checkpoints": self.held_bytes,
                 "the save under way": under_way,
-                "Outlast's reserve": self.ballast,
+                "Outlast's reserve": self.ballast + self.journal_reserve,
             }
             self.made_of = {name: size for name, size in parts.items() if size}
 
@@ -267,14 +270,16 @@ class _Walk:
         return keep
 
     def _fill_ballast(self) -> None:
-        if self.policy is None:
-            return
-        # A folder of checkpoints has one too; files of the user's own have none beside them.
-        count = self.saves.habit.gives_way + self.volume.has_journal
-        size = durable.Ballast.wanted_bytes(self.volume.total_bytes) * count
-        free = self.free(self.step)
-        if free is None or free + self.ballast >= 4 * size:
+        """A folder of checkpoints has a reserve; files of the user's own have none beside them."""
+        size = durable.Ballast.wanted_bytes(self.volume.total_bytes)
+        if self.policy and self.saves.habit.gives_way and self._leaves(size - self.ballast):
             self.ballast = size
+
+    def _leaves(self, size: int) -> bool:
+        """Whether a reserve takes no more than a quarter of what is free (durable.Ballast.keep)."""
+        total = self.volume.total_bytes
+        taken = self.volume.taken(self.step) + self.held_bytes + self.ballast
+        return total is None or total - taken >= 4 * size
 
     def course(self) -> Course:
         return Course(

@@ -24,6 +24,10 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 """What a framework takes when nothing is said (transformers 5.23 TrainingArguments, lightning 2.6 ModelCheckpoint)."""
 
 
+_MOST_SAVES = 20_000
+"""A simulation takes about a second for so many, and a plan is some twenty of them."""
+
+
 def with_defaults(settings: Mapping[str, Said]) -> dict[str, Said]:
     """Settings with what the framework takes where nothing is said.
 
@@ -73,6 +77,8 @@ def resolve(
     seconds = _value(said, "seconds_per_step")
     strategy = str(_value(said, "strategy", "steps")).lower().removeprefix("savestrategy.")
     every = _interval(said, strategy, total, per_epoch, seconds)
+    if (total - start) // every > _MOST_SAVES:
+        raise BadInput(f"{(total - start) // every:,} saves are too many to walk through", hint="plan a part: --steps")
     at_end = said["framework"].value == "transformers" and strategy == "steps"
     steps = () if strategy in ("no", "none") else save_steps(total, every, at_end=at_end, start=start)
     if not steps:

@@ -67,6 +67,10 @@ def advice(now: Outlook, changes: list[Knob]) -> str:
             "nothing has to change while old checkpoints are really deleted; outlast run says when one is not, "
             f"which would fill the volume at step {now.undeleted.full_at:,}"
         )
+    if not now.run.saves.deletes:
+        mended = simulate(now.run.volume, replace(now.run.saves, deletes=True), now.run.last_step)
+        if mended.fits:
+            return f"see that old checkpoints are really deleted: then {show_bytes(mended.peak_bytes)} are enough"
     if guarded.fits:
         first = guarded.deeds[0].step if guarded.deeds else None
         from_step = f" from step {first:,} on" if first is not None else ""
@@ -75,8 +79,11 @@ def advice(now: Outlook, changes: list[Knob]) -> str:
     if better is not None:
         how = "" if better.outlook.plain.fits else ", under outlast run"
         return f"{better.change}{how}: then it ends well"
-    short = min([now, *(knob.outlook for knob in changes)], key=lambda one: one.light_bytes)
-    return f"a volume of {show_bytes(short.light_bytes)} or more: no change here makes it fit"
+    least = min(changes, key=lambda knob: knob.outlook.light_bytes, default=None)
+    text = f"a volume of {show_bytes(now.light_bytes)} or more: no change here makes it fit"
+    if least is None or least.outlook.light_bytes >= now.light_bytes:
+        return text
+    return f"{text}; {least.change}, and {show_bytes(least.outlook.light_bytes)} are enough"
 
 
 def price(size: int, per_gb_month: float, hours: float) -> float:
