@@ -139,6 +139,7 @@ def make_saver(
     keep: Keep | None = None,
     keep_exact: bool = False,
     forbid: Sequence[int] = (),
+    save: str = "full",
     wait: Callable[[float], None] | None = None,
 ) -> Saver:
     """A saver whose pauses call ``wait``; without one a pause is a failure of the test."""
@@ -147,7 +148,8 @@ def make_saver(
         if seconds:
             pytest.fail("training was paused")
 
-    return Saver(vault, Policy(keep, keep_exact, frozenset(forbid)), lineage="one", wait=wait or never)
+    policy = Policy(keep, keep_exact, frozenset(forbid), save=save)
+    return Saver(vault, policy, lineage="one", wait=wait or never)
 
 
 @contextmanager

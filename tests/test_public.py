@@ -9,7 +9,9 @@ from tests.builders import python
 
 
 def test_the_public_surface_is_exactly_this() -> None:
-    assert outlast.__all__ == ["Keep", "OutlastError", "Policy", "Run", "__version__", "setup"]
+    assert outlast.__all__ == [
+        "Keep", "OutlastError", "Policy", "Run", "Stopped", "__version__", "check_memory", "setup",
+    ]  # fmt: skip
     assert dir(outlast) == outlast.__all__
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from outlast.caches import setup
     from outlast.checkpoints import Keep, Policy
     from outlast.errors import OutlastError
-    from outlast.train import Run
+    from outlast.host.check_report import check_memory
+    from outlast.train import Run, Stopped
 
 __version__ = "0.1.0"
 
@@ -21,10 +22,12 @@ _HOMES = {
     "OutlastError": "outlast.errors",
     "Policy": "outlast.checkpoints",
     "Run": "outlast.train",
+    "Stopped": "outlast.train",
+    "check_memory": "outlast.host.check_report",
     "setup": "outlast.caches",
 }
 
-__all__ = ["Keep", "OutlastError", "Policy", "Run", "__version__", "setup"]
+__all__ = ["Keep", "OutlastError", "Policy", "Run", "Stopped", "__version__", "check_memory", "setup"]
 
 
 def __getattr__(name: str) -> Any:

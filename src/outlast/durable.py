@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,22 +231,31 @@ def _children(folder: str, mounts: frozenset[str], reasons: list[str]) -> list[t
     return found
 
 
-def mounts_below(path: str | os.PathLike[str], *, table: str = "/proc/self/mountinfo") -> frozenset[str]:
+def mount_points(table: str = "/proc/self/mountinfo") -> frozenset[str]:
+    """Where something is mounted now; empty where the kernel does not say.
+
+    Args:
+        table: the kernel's list (proc_pid_mountinfo(5)).
+    """
+    try:
+        fields = [line.split(b" ")[4] for line in Path(table).read_bytes().split(b"\n") if line.count(b" ") > 5]
+    except OSError:
+        return frozenset()
+    return frozenset(os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)) for field in fields)
+
+
+def mounts_below(path: str | os.PathLike[str], points: Iterable[str] | None = None) -> frozenset[str]:
     """Mount points at or below a path, written as that path begins.
 
     The device number does not tell a bind mount from its surroundings, and containers are made of bind mounts.
 
     Args:
         path: a folder; what stands in its own place counts too.
-        table: the kernel's list (proc_pid_mountinfo(5)).
+        points: what `mount_points` gave; None asks it now.
     """
     given = os.fspath(path)
     real = f"{os.path.realpath(Path(given).parent)}/{Path(given).name}".replace("//", "/")
-    try:
-        fields = [line.split(b" ")[4] for line in Path(table).read_bytes().split(b"\n") if line.count(b" ") > 5]
-    except OSError:
-        return frozenset()
-    points = {os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)) for field in fields}
+    points = mount_points() if points is None else points
     return frozenset(given + point[len(real) :] for point in points if point == real or point.startswith(real + "/"))
 
 

@@ -133,6 +133,13 @@ def test_keep_exact_holds_a_full_way_back_and_lets_saves_be_light() -> None:
     assert any(one.kind == "full" for one in course.left)
 
 
+def test_light_by_choice_is_light_from_the_first_save_where_there_is_such_a_form() -> None:
+    course = simulate(volume(), saves(3), 28000, Policy(save="light"))
+    assert course.kinds == {"light": 28} and course.deeds == ()
+    one_file = simulate(volume(), saves(3, framework="lightning"), 28000, Policy(save="light"))
+    assert one_file.kinds == {"full": 28}
+
+
 def test_a_forbidden_rung_is_not_taken() -> None:
     course = simulate(volume(36), saves(3), 28000, Policy(forbid=frozenset({5})))
     assert all(deed.move.rung != 5 for deed in course.deeds)

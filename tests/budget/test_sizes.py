@@ -51,11 +51,10 @@ def test_where_there_are_no_moments_outlast_adds_none_in_light_form() -> None:
 
 def test_under_outlast_a_light_save_is_a_third_and_the_model_alone_is_light() -> None:
     size = counted(10**6, small=0)
-    kinds = size.kinds(only_model=False, has_light=True)
+    kinds = size.kinds(is_light=False)
     assert list(kinds) == ["full", "light"]
     assert kinds["light"] / kinds["full"] == pytest.approx(0.343, abs=0.002)
-    assert list(size.kinds(only_model=True, has_light=True)) == ["light"]
-    assert size.kinds(only_model=False, has_light=False) == {"full": 12 * 10**6}
+    assert list(size.kinds(is_light=True)) == ["light"]
 
 
 def test_a_log_grows_a_counted_save_and_not_one_that_was_said_or_measured() -> None:

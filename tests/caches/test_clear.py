@@ -255,6 +255,7 @@ def test_a_bind_mount_of_the_same_volume_is_another_mount() -> None:
     table = "21 1 8:1 / / rw - ext4 /dev/a rw\n22 21 8:1 /precious /data/with\\040blank/in rw - ext4 /dev/a rw\n"
     path = Path(tempfile.mkdtemp()) / "table"
     path.write_text(table)
-    assert durable.mounts_below("/data", table=str(path)) == {"/data/with blank/in"}
-    assert durable.mounts_below("/data/with blank", table=str(path)) == {"/data/with blank/in"}
-    assert durable.mounts_below("/dat", table=str(path)) == frozenset()
+    points = durable.mount_points(str(path))
+    assert durable.mounts_below("/data", points) == {"/data/with blank/in"}
+    assert durable.mounts_below("/data/with blank", points) == {"/data/with blank/in"}
+    assert durable.mounts_below("/dat", points) == frozenset()

@@ -271,7 +271,62 @@ def test_a_rung_that_is_not_on_the_ladder_cannot_be_forbidden(forbid: set[int]) 
 def test_a_policy_is_handed_on_by_the_environment() -> None:
     given = {"OUTLAST_KEEP": "last=2", "OUTLAST_KEEP_EXACT": "1", "OUTLAST_FORBID": "3,5"}
     assert Policy.from_environment(given) == Policy(Keep(last=2), True, frozenset({3, 5}))
+    assert Policy.from_environment({"OUTLAST_SAVE": "light"}) == Policy(save="light")
     assert Policy.from_environment({}) == Policy()
+
+
+# Light by choice
+
+
+def test_light_saves_leave_out_what_a_light_one_does_not_need_and_say_so_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault = make_vault(tmp_path)
+    saver = make_saver(vault, save="light", keep=Keep(last=2))
+    for step in (10, 20, 30):
+        save(saver, step)
+    assert kinds(vault) == {"checkpoint-20": "light", "checkpoint-30": "light"}
+    assert not list(tmp_path.rglob(MOMENTS)) and rungs(vault) == []
+    assert {c.seal.notes["why_light"] for c in vault.checkpoints()} == {"save=light"}
+    said = capsys.readouterr().err
+    assert said.count("checkpoints are light (save=light)") == 1 and "docs/checkpoints.md" in said
+    assert len(events(vault, "kind_of_saves")) == 1
+
+
+def test_a_light_save_asks_for_no_more_room_than_it_takes(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path, budget=LESS_THAN_ONE)
+    saver = make_saver(vault, save="light", keep=Keep(last=1))
+    save(saver, 10)
+    assert kinds(vault) == {"checkpoint-10": "light"} and rungs(vault) == []
+    (admitted,) = events(vault, "save_admitted")
+    assert admitted.get("need_bytes") == saver.next_bytes(needs(**LARGE)) < LARGE["model"] * 2
+
+
+def test_what_has_no_light_form_stays_full_and_that_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault = make_vault(tmp_path)
+    saver = make_saver(vault, save="light")
+    for step in (10, 20):
+        saver.save(f"checkpoint-{step}", step, Needs({"full": (900 * KIB,)}), writer(step, **LARGE))
+    assert set(kinds(vault).values()) == {"full"}
+    assert capsys.readouterr().err.count("has no light form: they stay full") == 1
+
+
+def test_a_full_checkpoint_of_before_is_the_way_back_until_the_light_one_is_sealed(tmp_path: Path) -> None:
+    vault = make_vault(tmp_path)
+    save(make_saver(vault), 10)
+
+    def fails(stage: Stage) -> Draft:
+        raise ZeroDivisionError
+
+    later = make_saver(vault, save="light", keep=Keep(last=1))
+    with pytest.raises(ZeroDivisionError):
+        save(later, 20, fails)
+    assert kinds(vault) == {"checkpoint-10": "full"}
+    save(later, 20)
+    choice = vault.choose()
+    assert choice is not None and (choice.checkpoint.name, choice.kind) == ("checkpoint-20", "light")
 
 
 # When writing fails

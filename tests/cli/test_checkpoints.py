@@ -41,11 +41,7 @@ def outlast(capsys: pytest.CaptureFixture[str]) -> Command:
     """Call the command line; the exit code is that of the process."""
 
     def call(*words: object) -> Result:
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as end:
-            assert isinstance(end.code, int)
-            code = end.code
+        code = cli.main([str(word) for word in words])
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 
@@ -286,6 +282,29 @@ def test_no_command_but_prune_changes_a_checkpoint(outlast: Command, tmp_path: P
 def test_a_bad_call_of_a_program_is_answered_in_json_too(outlast: Command, tmp_path: Path) -> None:
     done = outlast("checkpoints", "verify", "nothing", "--dir", tmp_path, "--json")
     assert done.code == 2 and set(done.facts) == {"error", "hint"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (["clean", "--nosuch"], "No such option: --nosuch", "outlast clean --help"),
+        (["migrate"], "Missing argument 'CACHE'", "outlast migrate --help"),
+        (["checkpoints", "lisst"], "No such command 'lisst'", "outlast checkpoints --help"),
+        (["checkpoints", "prune", "--lasst"], "No such option: --lasst", "outlast checkpoints prune --help"),
+        (["nosuch"], "there is no command 'nosuch'", "see outlast --help"),
+    ],
+)
+def test_a_call_that_cannot_be_read_is_answered_in_json_too(
+    outlast: Command, words: list[str], error: str, hint: str
+) -> None:
+    done = outlast(*words, "--json")
+    assert done.code == 2 and error in done.facts["error"] and hint in done.facts["hint"]
+    assert f"outlast: {done.facts['error']}\n  hint: {done.facts['hint']}\n" == done.err
+
+
+def test_json_that_a_guarded_command_is_asked_for_is_none_of_ours(outlast: Command) -> None:
+    done = outlast("run", "--nosuch", "--", "true", "--json")
+    assert (done.code, done.out) == (2, "") and "No such option: --nosuch" in done.err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_the_version_is_told(capsys):
         (["--keep", "many"], "cannot read 'many'"),
         (["--resume", "perhaps"], "--resume is 'perhaps'"),
         (["--forbid-rung", "12"], "no rung 12"),
+        (["--save", "half"], "save is 'half'"),
+        (["--save", "light", "--keep-exact"], "(save='light', --save light) contradict"),
         (["--wrong"], "No such option"),
         ([], "Missing argument"),
     ],

@@ -229,7 +229,7 @@ def test_bf16_on_a_t4_is_warned_of_and_the_weakest_gpu_decides() -> None:
 
 @given(st.tuples(st.integers(0, 20), st.integers(0, 9)))
 def test_every_capability_has_one_row(capability: tuple[int, int]) -> None:
-    row = generation(Gpu("x", capability, 1))
+    row = generation(capability)
     assert row.least <= capability and row.precisions
     assert list(GENERATIONS) == sorted(GENERATIONS, key=lambda one: one.least, reverse=True)
 

@@ -130,6 +130,22 @@ def test_a_light_state_is_expanded(make: Callable[..., Any], tmp_path: Path) -> 
     assert len(again._optimizers) == 1
 
 
+def test_light_states_by_choice_hold_no_optimizer_and_go_on_at_their_step(
+    make: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = guarded.guard(make(), save="light")
+    save(first, 3)
+    checkpoints = Vault(tmp_path / "run" / "checkpoints").checkpoints()
+    assert {checkpoint.kind for checkpoint in checkpoints} == {"light"}
+    assert not list(tmp_path.rglob("optimizer.bin"))
+    assert capsys.readouterr().err.count("checkpoints are light (save=light)") == 1
+    guarded._GUARDS.clear()
+    again = make()
+    again.load_state()
+    assert torch.equal(again.model.weight, first.model.weight)
+    assert guarded._optimizer_steps(again) == 3
+
+
 def test_a_fixed_folder_carries_small_files_along(make: Callable[..., Any], tmp_path: Path) -> None:
     place = tmp_path / "out" / "state"
     place.mkdir(parents=True)

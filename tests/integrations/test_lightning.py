@@ -68,6 +68,23 @@ def test_each_save_is_one_sealed_file_with_its_step_and_metrics(fit: Callable[..
     assert torch.load(last.path, weights_only=False)["global_step"] == 4
 
 
+def test_light_saves_that_were_asked_for_are_said_to_stay_full(
+    fit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OUTLAST_SAVE", "light")
+    fit()
+    assert {c.kind for c in Vault(tmp_path / "out").checkpoints()} == {"full"}
+    assert capsys.readouterr().err.count("has no light form: they stay full") == 1
+
+
+def test_that_save_weights_only_is_no_way_back_is_said_once(
+    fit: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(save_weights_only=True)
+    assert {c.kind for c in Vault(tmp_path / "out").checkpoints()} == {"weights"}
+    assert capsys.readouterr().err.count("checkpoints are bare weights: training cannot go on from them") == 1
+
+
 def test_what_lightning_removes_goes_with_its_seal(fit: Callable[..., Any], tmp_path: Path) -> None:
     callback = fit(save_top_k=1)
     assert steps(tmp_path / "out") == [4]

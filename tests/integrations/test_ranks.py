@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from outlast.checkpoints import Stage
-from outlast.integrations.ranks import Ranks, is_first_process, lead
+from outlast.integrations.ranks import is_first_process, lead
+from outlast.train.ranks import Ranks
 
 SCRIPT = """
 import json, sys
@@ -19,7 +20,8 @@ from datetime import timedelta
 from pathlib import Path
 import torch.distributed as dist
 from outlast.checkpoints import Stage
-from outlast.integrations.ranks import Ranks, follow, lead
+from outlast.integrations.ranks import follow, lead
+from outlast.train.ranks import Ranks
 
 rank, place = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2, timeout=timedelta(seconds=60))

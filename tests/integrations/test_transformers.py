@@ -15,6 +15,7 @@ from tests.builders import debris, flip_bit, kinds
 
 from outlast import journal
 from outlast.checkpoints import Keep, Vault, codec
+from outlast.errors import BadInput
 from outlast.integrations.transformers import OutlastCallback
 
 ROWS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
@@ -235,6 +236,48 @@ def test_with_save_only_model_the_small_state_is_kept_all_the_same(out: Out) -> 
     assert {"optimizer", "scheduler", "generators"} <= codec.unpack(checkpoint.path / codec.SIDECAR).keys()
 
 
+def test_light_saves_by_choice_hold_no_optimizer_and_it_is_said_once(
+    out: Out, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out.train(OutlastCallback(save="light"), save_total_limit=2)
+    assert out.kinds == {"checkpoint-4": "light", "checkpoint-6": "light"}
+    assert not list(out.folder.rglob("optimizer.pt"))
+    assert out.vault.get("checkpoint-6").seal.notes["why_light"] == "save=light"
+    said = capsys.readouterr().err
+    assert said.count("outlast: checkpoints are light (save=light):") == 1 and " instead of " in said
+
+
+def test_that_save_only_model_is_light_is_said_once(out: Out, capsys: pytest.CaptureFixture[str]) -> None:
+    out.train(steps=4, save_only_model=True)
+    assert capsys.readouterr().err.count("outlast: checkpoints are light (save_only_model):") == 1
+
+
+def test_light_saves_and_an_exact_way_back_are_refused(out: Out) -> None:
+    with pytest.raises(BadInput, match="contradict"):
+        OutlastCallback(save="light", keep_exact=True)
+
+
+class OddSchedule(torch.optim.lr_scheduler.LRScheduler):
+    """A schedule whose state has no safe form."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "odd": print}
+
+    def get_lr(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+
+def test_a_schedule_that_has_no_safe_form_keeps_saves_full_rather_than_bare(
+    out: Out, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = out.trainer(OutlastCallback(save="light"), steps=2)
+    trainer.create_optimizer()
+    trainer.lr_scheduler = OddSchedule(trainer.optimizer)
+    trainer.train()
+    assert out.kinds == {"checkpoint-2": "full"}
+    assert "has no light form: they stay full" in capsys.readouterr().err
+
+
 # Resuming
 
 
@@ -287,13 +330,14 @@ def test_without_being_asked_it_starts_afresh_and_the_new_training_counts_as_new
     assert list(out.kinds)[-1] == "checkpoint-4"
 
 
-@pytest.mark.parametrize("how", ["made light", "save_only_model"])
+@pytest.mark.parametrize("how", ["made light", "save_only_model", "light by choice"])
 def test_from_a_light_checkpoint_step_and_schedule_go_on(out: Out, tmp_path: Path, how: str) -> None:
     straight = Out(tmp_path / "straight")
     straight.train(steps=6)
     # The schedule is that of six steps; the training ends early as if it had been killed after step 4.
     stop = Does(lambda args, state: setattr(control, "should_training_stop", state.global_step == 4))
-    trainer = out.trainer(stop, steps=6, save_only_model=how == "save_only_model")
+    guard = OutlastCallback(save="light" if how == "light by choice" else None)
+    trainer = out.trainer(stop, guard, steps=6, save_only_model=how == "save_only_model")
     control = trainer.control
     trainer.train()
     if how == "made light":

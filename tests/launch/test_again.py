@@ -43,6 +43,18 @@ def test_gpu_memory_is_tried_again_only_after_a_new_seal():
     assert not decide([attempt("CUDA_OOM", new=False)], 3).restart
 
 
+def test_a_leak_costs_restarts_without_using_them_up():
+    leaks = [attempt("low_memory", step) for step in range(10, 100, 10)]
+    assert decide(leaks, 3).restart
+    assert decide([*leaks, attempt("KILLED", 100)], 3).restart
+    assert not decide(leaks, 0).restart
+
+
+def test_a_training_that_is_short_of_memory_at_the_same_step_again_is_not_restarted():
+    assert "no progress" in decide([attempt("low_memory", 10), attempt("low_memory", 10)], 3).why
+    assert not decide([attempt("low_memory", 10, new=False)], 3).restart
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(sorted(CAUSES)), st.none() | st.integers(0, 3)), min_size=1, max_size=12),
     st.integers(0, 5),
@@ -53,7 +65,8 @@ def test_restarts_are_bounded_and_never_repeat_a_cause_at_a_step(history, restar
         attempts.append(attempt(cause, step))
         if not decide(attempts, restarts).restart:
             break
-    assert len(attempts) <= restarts + 1
+    counted = [a for a in attempts if CAUSES[a.cause].is_counted]
+    assert len(counted) <= restarts + 1 and (restarts or len(attempts) == 1)
     restarted = [(a.cause, a.sealed_step) for a in attempts[:-1]]
     assert len(set(restarted)) == len(restarted)
 

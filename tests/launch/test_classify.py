@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.launch.causes import CAUSES
-from outlast.launch.ends import Facts, Recorded, Sent, classify, exit_code, pertinent
+from outlast.launch.ends import Facts, Recorded, Sent, Stopped, classify, exit_code, pertinent
 
 
 def raised(cause: str = "EXCEPTION", message: str = "boo", **more: object) -> Recorded:
@@ -55,6 +55,12 @@ def test_an_oom_kill_long_ago_does_not_explain_a_bug_now():
     end = classify(Facts(1, [raised()], oom_kills=1, oom_source="x", oom_age_seconds=3600.0))
     assert end.cause == "EXCEPTION"
     assert any("oom_kill rose by 1" in line for line in end.evidence)
+
+
+def test_a_kill_that_was_foreseen_is_said_to_have_been():
+    told = "it was foreseen: 590.0 MB of 600.0 MB are held; it was asked to leave, and was still in a step"
+    assert told in classify(Facts(-9, oom_kills=1, oom_source="x", foreseen=told)).evidence
+    assert told not in classify(Facts(1, [raised()], foreseen=told)).evidence, "a bug is no want of memory"
 
 
 def test_torchruns_report_of_a_sigkill_is_a_kill():
@@ -142,3 +148,27 @@ def test_a_launchers_report_leads_to_the_workers_record():
 
 def test_of_a_shell_scripts_steps_the_last_that_failed_counts():
     assert pertinent([by(5, "ignored"), by(6, "fatal")], 1, 1) == [by(6, "fatal")]
+
+
+@pytest.mark.parametrize("cause", ["deadline", "notice", "signal"])
+@pytest.mark.parametrize("status", [0, 1, -signal.SIGABRT])
+def test_who_left_with_a_seal_has_not_failed_whatever_a_launcher_makes_of_it(cause: str, status: int):
+    end = classify(Facts(status=status, stopped=Stopped(cause, "the deadline of 9h", 120)))
+    assert (end.cause, end.exit_code) == (cause, 0)
+    assert "the deadline of 9h: step 120 was sealed, then it left" in end.evidence
+
+
+def test_who_left_for_want_of_memory_has_not_finished():
+    end = classify(Facts(status=1, stopped=Stopped("memory", "571 of 600 MB", 120)))
+    assert (end.cause, end.exit_code, CAUSES[end.cause].restart) == ("low_memory", 1, "progress")
+
+
+def test_a_save_that_waited_for_room_was_no_seal():
+    end = classify(Facts(status=143, stopped=Stopped("signal", "SIGTERM came from process 1", None)))
+    assert (end.cause, end.exit_code) == ("SIGTERM", 143)
+
+
+def test_an_exception_or_a_kill_after_it_left_is_the_end_that_counts():
+    left = Stopped("deadline", "the deadline of 9h", 120)
+    assert classify(Facts(status=1, recorded=[raised()], stopped=left)).cause == "EXCEPTION"
+    assert classify(Facts(status=-signal.SIGKILL, stopped=left)).cause == "KILLED"

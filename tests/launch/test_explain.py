@@ -115,6 +115,17 @@ def test_a_run_without_hooks_is_not_promised_to_resume():
     assert "nothing was hooked" in text
 
 
+def test_what_the_guard_saw_of_memory_is_told():
+    found = [
+        ("leak_found", {"bytes_per_minute": 12_000_000, "limit_in_seconds": 900.0}),
+        ("memory_close", {"why": "9.9 GB of 10.0 GB are held"}),
+        ("cache_emptied", {"why": "3 allocations had to be tried again"}),
+    ]
+    text = "\n".join(lines(tell("r", journaled(STARTED, HOOKED, *found, ENDED), is_alive=False)))
+    for part in ("by 12.0 MB a minute", "nearly used up: 9.9 GB of 10.0 GB", "emptied 1 times, the last: 3 alloc"):
+        assert part in text
+
+
 def test_batches_that_were_split_are_told_with_the_effective_batch():
     split = ("batch_split", {"pieces": [4, 4], "micro_batch": 4, "effective_batch": 8})
     text = "\n".join(lines(tell("r", journaled(STARTED, HOOKED, split, ENDED), is_alive=False)))

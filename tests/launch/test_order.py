@@ -47,11 +47,24 @@ def test_all_options_reach_the_command():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"keep": "lots"}, {"resume": "maybe"}, {"restarts": -1}, {"forbid": frozenset({12})}],
+    [
+        {"keep": "lots"},
+        {"resume": "maybe"},
+        {"restarts": -1},
+        {"forbid": frozenset({12})},
+        {"save": "half"},
+        {"save": "light", "keep_exact": True},
+    ],
 )
 def test_a_wrong_option_is_refused_with_a_hint(bad: dict[str, object]):
     with pytest.raises(BadInput, match="hint"):
         order(**bad)
+
+
+def test_light_saves_reach_the_command_and_full_ones_are_not_inherited():
+    child = environment(order(save="light"), "r", 1, False, {})
+    assert Policy.from_environment(child).save == "light"
+    assert "OUTLAST_SAVE" not in environment(order(), "r", 2, False, child)
 
 
 def test_an_empty_command_is_refused():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,34 @@ def test_both_streams_arrive_and_the_end_of_stderr_is_kept(tmp_path: Path):
     assert (tmp_path / "out").read_text() == "to out\n"
     assert ends.output.text().endswith("last line\n")
     assert len(ends.output.tail) == 16 * 1024
+
+
+class EndsJustNow(threading.Event):
+    """A command that writes its last line and ends at the moment when it is asked for."""
+
+    def __init__(self, last_words: Callable[[], object]) -> None:
+        super().__init__()
+        self.last_words = last_words
+
+    def is_set(self) -> bool:
+        if not super().is_set():
+            self.last_words()
+            self.set()
+        return super().is_set()
+
+
+def test_the_last_line_arrives_however_late_it_came_before_the_end(tmp_path: Path):
+    err = os.open(tmp_path / "err", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    child: list[int] = []
+    ends = EndsJustNow(lambda: os.write(child[0], b"kept\n"))
+    output = Output(err, err, _stop=ends)
+    child.extend({os.dup(ours) for ours, _ in output.connect()})
+    output.start()
+    ends.wait()
+    assert output.stop() is None
+    for fd in (err, *child):
+        os.close(fd)
+    assert (tmp_path / "err").read_text() == "kept\n"
 
 
 def test_two_streams_into_one_log_share_one_pipe(tmp_path: Path):

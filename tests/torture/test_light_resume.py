@@ -58,3 +58,31 @@ def test_a_light_checkpoint_strays_a_third_as_far_as_bare_weights_at_most(tmp_pa
     assert first["bare"] == straight[FROM + 1][1], "bare weights go on in the schedule too"
     assert first["plain"] != straight[FROM + 1][1], "plain Trainer restarts the schedule: has upstream mended it?"
     assert strays["light"] <= strays["bare"] / 3 if IS_FULL else strays["light"] < strays["bare"], strays
+
+
+def test_light_saves_by_choice_are_what_an_unmodified_script_goes_on_from(tmp_path: Path) -> None:
+    """Attacks: there is always a way back, and a light one goes on at its step and rate."""
+    sizes = ["--steps", "30", "--save", "10", "--limit", "2"]
+
+    def script(place: Path, *more: str) -> list[str]:
+        return [sys.executable, str(SCRIPTS / "trainer.py"), str(place), *sizes, "--log", f"{place}.txt", *more]
+
+    straight = outlast("run", "--dir", tmp_path / "a", "--", *script(tmp_path / "straight"))
+    assert straight.returncode == 0, straight.stderr
+    place, home = tmp_path / "light", tmp_path / "b"
+    first = outlast("run", "--dir", home, "--save", "light", "--", *script(place, "--stop", "15"))
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.count("outlast: checkpoints are light (save=light)") == 1
+    before = Vault(place).checkpoints()
+    assert {c.kind for c in before} == {"light"}
+    last = before[-1].step
+    second = outlast("run", "--dir", home, "--save", "light", "--", *script(place, "--resume"))
+    assert second.returncode == 0, second.stderr
+    assert not list(tmp_path.glob("light/**/optimizer.pt"))
+    assert {c.kind for c in Vault(place).checkpoints()} == {"light"}
+    whole, curve = _losses(tmp_path / "straight.txt"), _losses(tmp_path / "light.txt")
+    assert sorted(curve) == list(range(1, 31))
+    assert {step: curve[step][1] for step in curve} == {step: whole[step][1] for step in whole}, "learning rates"
+    assert curve[last + 1][0] == whole[last + 1][0], "the first step after the resume is exact"
+    sizes_of = {name: Vault(tmp_path / name).checkpoints()[-1].bytes for name in ("straight", "light")}
+    assert 0.34 < sizes_of["light"] / sizes_of["straight"] < 0.38, "docs/checkpoints.md says 35 %"

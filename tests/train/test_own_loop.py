@@ -205,6 +205,64 @@ def test_from_a_light_checkpoint_step_rate_and_schedule_go_on_and_the_loss_falls
     assert second.losses[7] == straight.losses[7], "weights, data and dropout of the next step are exact"
 
 
+def test_light_saves_by_choice_are_a_third_of_the_bytes_also_the_last_one(tmp_path: Path) -> None:
+    def build(root: Path, **options: Any) -> tuple[Any, outlast.Run]:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(8)))
+        run = outlast.Run(root, model=net, optimizer=torch.optim.AdamW(net.parameters()), every=3, **options)
+        for _ in run.steps([torch.randn(2, 256)] * 4):
+            run.step(torch.randn(2, 256), lambda batch: net(batch).pow(2).mean())
+            run.checkpoint()
+        return net, run
+
+    _, full = build(tmp_path / "full")
+    net, light = build(tmp_path / "light", save="light")
+    assert [(c.step, c.kind) for c in light.vault.checkpoints()] == [(3, "light"), (4, "light")]
+    sizes = [run.vault.checkpoints()[-1].bytes for run in (full, light)]
+    assert 0.34 < sizes[1] / sizes[0] < 0.37, "docs/checkpoints.md says 35 %"
+    again = outlast.Run(tmp_path / "light", model=net, optimizer=torch.optim.AdamW(net.parameters()))
+    assert again.resumed is not None and (again.resumed.kind, again.steps_done) == ("light", 4)
+
+
+def test_from_light_saves_by_choice_step_rate_and_the_next_loss_are_exact(tmp_path: Path) -> None:
+    straight = Training(tmp_path / "straight").go(total=13)
+    Training(tmp_path / "light", save="light").go(total=13, die_after=7)
+    second = Training(tmp_path / "light", save="light", seed=5).go(total=13)
+    assert second.run.resumed is not None and second.run.resumed.kind == "light"
+    assert list(second.losses) == list(range(7, 14)) and second.rates.items() <= straight.rates.items()
+    assert second.losses[7] == straight.losses[7]
+
+
+def test_light_saves_follow_the_command_unless_the_script_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTLAST_SAVE", "light")
+    for name, options, kind in (("a", {}, "light"), ("b", {"save": "full"}, "full")):
+        sealed = Training(tmp_path / name, **options).go(total=3).run.vault.get("step-3")
+        assert sealed.kind == kind
+
+
+@pytest.mark.parametrize("options", [{"save": "light", "keep_exact": True}, {"save": "half"}])
+def test_light_saves_with_an_exact_way_back_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="contradict|save is 'half'"):
+        Training(tmp_path, **options)
+    assert not (tmp_path / ".outlast").exists()
+
+
+def test_an_optimizer_of_unknown_state_stays_full_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Own(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            super().step()
+            for parameter in self.param_groups[0]["params"]:
+                self.state[parameter]["codes"] = torch.zeros(parameter.shape, dtype=torch.uint8)
+
+    Training(tmp_path, save="light", optimizer=lambda p: Own(p, lr=0.1)).go(total=3)
+    assert Vault(tmp_path).get("step-3").kind == "full"
+    assert "has no light form: they stay full" in capsys.readouterr().err
+
+
 def test_an_optimizer_without_any_state_is_exact_too(tmp_path: Path) -> None:
     def sgd(parameters: Any) -> Any:
         return torch.optim.SGD(parameters, lr=0.1)

@@ -27,6 +27,8 @@ class Attention:
     """Fewer heads of keys than of queries."""
     needs_grad: bool
     """Something is kept for backward."""
+    drops: bool = False
+    """Dropout on the attention weights."""
 
 
 def kernel_for(call: Attention, capability: tuple[int, int]) -> str:
@@ -36,8 +38,12 @@ def kernel_for(call: Attention, capability: tuple[int, int]) -> str:
     return "efficient" if _efficient(call, capability) else "math"
 
 
+def is_small_chip(capability: tuple[int, int]) -> bool:
+    """True for the chips from Ampere on that are not for data centers: 99 KB of shared memory for a block."""
+    return capability in ((8, 6), (8, 9)) or capability[0] == 12
+
+
 def _flash(call: Attention, capability: tuple[int, int]) -> bool:
-    small_chip = capability in ((8, 6), (8, 9)) or capability[0] == 12
     return (
         capability >= (8, 0)
         and call.dimensions == 4
@@ -46,7 +52,7 @@ def _flash(call: Attention, capability: tuple[int, int]) -> bool:
         and call.head <= 256
         and not call.masked
         and (call.square or not call.causal)
-        and not (small_chip and call.needs_grad and 192 < call.head <= 224)
+        and not (is_small_chip(capability) and call.needs_grad and 192 < call.head <= 224)
     )
 
 

@@ -95,11 +95,17 @@ class Saves:
         """What a save takes at a step, with its log."""
         return with_logs(self.size, int(step * self.logs_per_step))
 
-    def bytes_at(self, step: int, *, guarded: bool) -> dict[str, int]:
-        """Bytes of a save at a step, for each kind that it may have, richest first."""
+    def bytes_at(self, step: int, *, guarded: bool, light: bool = False) -> dict[str, int]:
+        """Bytes of a save at a step, for each kind that it may have, richest first.
+
+        Args:
+            step: optimizer steps.
+            guarded: under Outlast.
+            light: by choice (``--save light``), where there is a light form.
+        """
         size = self.size_at(step)
-        if guarded:
-            return size.kinds(only_model=self.only_model, has_light=self.habit.has_light)
+        if guarded and self.habit.has_light:
+            return size.kinds(is_light=self.only_model or light)
         return {"weights" if self.only_model else "full": size.plain(only_model=self.only_model)}
 
 

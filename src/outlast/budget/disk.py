@@ -65,7 +65,7 @@ def least_bytes(
         course = simulate(replace(volume, total_bytes=total), saves, last_step, policy)
         return course.fits and (takes_light or set(course.kinds) <= {richest})
 
-    richest = next(iter(saves.bytes_at(0, guarded=True)))
+    richest = next(iter(saves.bytes_at(0, guarded=True, light=policy.save == "light")))
     # The margin of a save, and Outlast's reserve, which grows with the volume, come on top of the peak.
     while not is_enough(high):
         low, high = high, int(high * MARGIN) + durable.Ballast.wanted_bytes(None)
@@ -150,7 +150,8 @@ class _Walk:
 
     def _write(self, step: int, name: str) -> bool:
         guarded = self.policy is not None
-        sizes = self.saves.bytes_at(step, guarded=guarded)
+        light = self.policy is not None and self.policy.save == "light"
+        sizes = self.saves.bytes_at(step, guarded=guarded, light=light)
         kind = next(iter(sizes))
         if guarded:
             found = self._admitted(step, sizes)

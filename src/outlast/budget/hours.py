@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from outlast.errors import BadInput
+from outlast.budget import clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +33,21 @@ def run_seconds(steps: int, saves: int, seconds_per_step: float | None, seconds_
     return steps * seconds_per_step + saves * (seconds_per_save or 0.0)
 
 
-def sessions(total_seconds: float, session_seconds: float, lost_seconds: float = 0.0) -> int:
-    """How many sessions a run takes.
+def sessions(steps: int, seconds: float, session_seconds: float, save_seconds: float) -> int | None:
+    """How many sessions a run takes when each ends with a seal in time (``outlast run --deadline``).
 
     Args:
-        total_seconds: the run without a break.
-        session_seconds: how long one session may last.
-        lost_seconds: of each session but the last: starting, the last save, work done again.
+        steps: of the run.
+        seconds: for all of them, saves included.
+        session_seconds: how long a session lasts.
+        save_seconds: for the last save of each.
 
-    Raises:
-        BadInput: when nothing of a session is left for training.
+    Returns:
+        None when nothing of a session is left for training.
     """
-    if total_seconds <= session_seconds:
+    useful = session_seconds - clock.SAVE_MARGIN * save_seconds - clock.EXIT_SECONDS
+    if seconds <= session_seconds:
         return 1
-    useful = session_seconds - lost_seconds
-    if useful <= 0:
-        raise BadInput(
-            f"a session of {session_seconds:.0f} s loses {lost_seconds:.0f} s: it gets nowhere",
-            hint="save more often, so that less is done again",
-        )
-    return 1 + math.ceil((total_seconds - session_seconds) / useful)
+    return (
+        clock.eta(steps, seconds / steps, now=0.0, by=useful, session_seconds=useful).sessions if useful > 0 else None
+    )

@@ -35,8 +35,12 @@ class Knob:
 
 def knobs(now: Outlook) -> list[Knob]:
     """Changes that a user can make, the best first. Does not hold the run as it is."""
-    found = [Knob(change, look_ahead(run), not run.saves.only_model) for change, run in _changes(now.run)]
+    found = [Knob(change, look_ahead(run), _is_exact(run)) for change, run in _changes(now.run)]
     return sorted(found, key=lambda knob: knob.rank)
+
+
+def _is_exact(run: Run) -> bool:
+    return not run.saves.only_model and run.policy.save == "full"
 
 
 def _changes(run: Run) -> Iterator[tuple[str, Run]]:
@@ -53,6 +57,8 @@ def _changes(run: Run) -> Iterator[tuple[str, Run]]:
                 yield f"keep {fewer}", replace(run, saves=replace(saves, keep=Keep(last=fewer)))
     if not saves.only_model and saves.size.moments:
         yield "save the model only", replace(run, saves=replace(saves, only_model=True))
+    if saves.habit.has_light and not saves.only_model and run.policy.save == "full" and not run.policy.keep_exact:
+        yield "outlast run --save light", replace(run, policy=replace(run.policy, save="light"))
 
 
 def advice(now: Outlook, changes: list[Knob]) -> str:

@@ -89,12 +89,10 @@ class SaveBytes:
         """A save without Outlast."""
         return self.full - (self.moments if only_model else 0)
 
-    def kinds(self, *, only_model: bool, has_light: bool) -> dict[str, int]:
-        """A save under Outlast in each kind that it may have, richest first."""
+    def kinds(self, *, is_light: bool) -> dict[str, int]:
+        """A save under Outlast that has a light form, in each kind that it may be, richest first."""
         light = self.weights + self.small + self.sidecar
-        if not has_light:
-            return {"full": self.plain(only_model=only_model)}
-        return {"light": light} if only_model else {"full": light + self.moments, "light": light}
+        return {"light": light} if is_light else {"full": light + self.moments, "light": light}
 
 
 def said(full: int, *, source: str = "said with --save-bytes") -> SaveBytes:

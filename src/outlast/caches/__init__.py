@@ -10,6 +10,7 @@ from outlast.caches.clear import Outcome, Result, execute
 from outlast.caches.effect import Report, Seen, check, too_late
 from outlast.caches.find import Inventory, Skipped, inventory
 from outlast.caches.here import Here, holds_something, look, make_folders
+from outlast.caches.hub import is_repository
 from outlast.caches.layout import Layout, Remark, Setting, Site, mend
 from outlast.caches.layout import decide as decide_layout
 from outlast.caches.notebook import Setup, setup
@@ -57,6 +58,7 @@ __all__ = [
     "holds_something",
     "hub",
     "inventory",
+    "is_repository",
     "keeps",
     "look",
     "make_folders",

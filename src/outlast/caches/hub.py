@@ -24,7 +24,7 @@ from outlast.caches.plan import Item, Stored
 from outlast.caches.survey import Survey
 from outlast.host import is_locked
 
-_REPO = re.compile(r"(models|datasets|spaces|kernels)--.+", re.DOTALL)
+_REPOSITORY = re.compile(r"(models|datasets|spaces|kernels)--.+", re.DOTALL)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MARKER = ".huggingface-shared-blobs"
 _VERSION = "1\n"
@@ -48,6 +48,11 @@ class _Repo:
     """Why it cannot be told which blobs are needed: then all are."""
 
 
+def is_repository(name: str) -> bool:
+    """Whether a folder of a hub cache is a repository's, by its name: ``models--bert-base-uncased``."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
 def items(cache: Cache, root: Path, survey: Survey) -> Iterator[Item]:
     """What can be freed in a hub cache.
 
@@ -58,7 +63,7 @@ def items(cache: Cache, root: Path, survey: Survey) -> Iterator[Item]:
     """
     store = _Store(root)
     for path in _folders(root):
-        if _REPO.fullmatch(path.name):
+        if is_repository(path.name):
             yield from _of_repo(cache, root, _read(path), survey, store)
     for payload in store.unreferenced():
         yield _item(cache, root, "shared", f"shared blob {payload.name[:12]}", (payload,), Cost.SECONDS, survey, store)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from outlast.caches.plan import Linked
 from outlast.checkpoints import SEAL
-from outlast.durable import mounts_below
+from outlast.durable import mount_points, mounts_below
 from outlast.host import OpenFiles, lease, leases_are_safe, show_seconds
 from outlast.journal import FOLDER
 
@@ -43,11 +43,13 @@ class Survey:
     Args:
         open_files: what processes have open.
         now: seconds since the epoch.
+        mounts: where something is mounted; `outlast.durable` looks again before it deletes anything.
         uid: whose files may go.
     """
 
     open_files: OpenFiles = field(default_factory=OpenFiles.now)
     now: float = field(default_factory=time.time)
+    mounts: frozenset[str] = field(default_factory=mount_points)
     uid: int = field(default_factory=os.geteuid)
 
     def look(self, paths: Sequence[Path], *, idle_minutes: float, named: bool = False) -> Found:
@@ -58,7 +60,8 @@ class Survey:
             idle_minutes: it is in use while anything in it is younger.
             named: the user named it, so that checkpoints and work trees in it are meant too.
         """
-        walk = _Walk(self.uid, {} if named else _PRECIOUS, frozenset().union(*(mounts_below(path) for path in paths)))
+        mounts = frozenset().union(*(mounts_below(path, self.mounts) for path in paths))
+        walk = _Walk(self.uid, {} if named else _PRECIOUS, mounts)
         with leases_are_safe():
             for path in paths:
                 walk.through(path)

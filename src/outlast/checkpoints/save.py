@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from outlast import durable
-from outlast.checkpoints import _alive, ladder, layouts
+from outlast.checkpoints import _alive, kinds, ladder, layouts
 from outlast.checkpoints import seal as seals
 from outlast.checkpoints.policy import Policy
 from outlast.checkpoints.reserve import Reservation, is_full, is_hidden_full
@@ -69,6 +69,7 @@ class Saver:
         self._measured: dict[str, int] = {}
         self._has_ballast = True
         self._has_told_of_metric = False
+        self._has_told_of_kind = False
 
     def save(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
         """Write, seal and commit one checkpoint; on a full volume make room and write again.
@@ -86,12 +87,13 @@ class Saver:
             NoRoom: when it does not fit and policy forbids to pause.
             Exception: what the writer raised, when making room does not cure it; the partial is gone then.
         """
-        needs = replace(needs, measured=self._measured)
+        could_need = replace(needs, measured=self._measured)
         start = time.monotonic()
         self._prepared(name)
         self.vault.retry_stuck()
         with durable.locked(self.vault.own / "save.lock", wait=True):
-            sealed = self._tried_until_sealed(name, step, needs, write)
+            sealed = self._tried_until_sealed(name, step, could_need, write)
+        self._tell_of_kind(sealed, could_need)
         self._measured[sealed.kind or ""] = sealed.bytes
         self.vault.journal.write(
             "sealed",
@@ -103,6 +105,22 @@ class Saver:
             root=str(self.vault.root),
         )
         return sealed
+
+    def next_bytes(self, needs: Needs) -> int:
+        """Bytes to have free before the next save, in the kind that the user wants."""
+        wanted = kinds.as_asked(needs, self.policy.save)
+        return wanted.total(next(iter(wanted.files)))
+
+    def _tell_of_kind(self, sealed: Checkpoint, needs: Needs) -> None:
+        """Say once what saves are that are not full, or full where light ones were asked for."""
+        why = sealed.seal.notes.get("why_light")
+        said = kinds.said_of(sealed.kind or "", sealed.bytes, needs, self.policy, why)
+        if said is None or self._has_told_of_kind:
+            return
+        self._has_told_of_kind = True
+        self.vault.journal.write("kind_of_saves", kind=sealed.kind, why=said[0])
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"outlast: {said[0]}\n  hint: {said[1]}\n")
 
     def _prepared(self, name: str) -> None:
         """Make Outlast's own folders; on a volume that is full before the first save, wait for room."""
@@ -177,12 +195,16 @@ class Saver:
         self.vault.journal.write("sealed_again", name=checkpoint.name, why="callbacks changed its files")
         return True
 
-    def _tried_until_sealed(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
+    def _tried_until_sealed(
+        self, name: str, step: int, could_need: Needs, write: Callable[[Stage], Draft]
+    ) -> Checkpoint:
+        needs = kinds.as_asked(could_need, self.policy.save)
         extra = attempt = 0
         has_failed_otherwise = writes_beside = False
         while True:
             attempt += 1
             stage = self._admitted(name, step, needs, extra)
+            stage.why_poorer = kinds.why_poorer(stage.kind, could_need, self.policy.save)
             if writes_beside:
                 # Reserve, release, write: the race is open, but the room is not taken by the reservation itself.
                 _release(stage)
@@ -385,7 +407,7 @@ class Saver:
         self._absorb(stage.path, self.vault.root / name)
         seal = self.vault.seal_for(
             stage.path, step, draft.layout, draft.without, known=stage.known(),
-            metrics=draft.metrics, lineage=self.lineage, notes=draft.notes, created=self._now(),
+            metrics=draft.metrics, lineage=self.lineage, notes=_notes(stage, draft), created=self._now(),
         )  # fmt: skip
         seals.write(stage.path, seal)
         final = self.vault.root / name
@@ -422,6 +444,10 @@ class Saver:
 def _release(stage: Stage) -> None:
     if stage.reservation:
         stage.reservation.release()
+
+
+def _notes(stage: Stage, draft: Draft) -> dict[str, object]:
+    return ({"why_light": stage.why_poorer} if stage.why_poorer else {}) | dict(draft.notes)
 
 
 def _light_bytes(checkpoint: Checkpoint) -> int | None:

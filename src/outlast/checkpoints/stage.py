@@ -55,6 +55,8 @@ class Stage:
     """First OSError that one of our writers saw; frameworks lose the errno."""
     holds_errors: bool = False
     """Our writers keep an OSError in ``error`` and go on; whoever runs the writer raises it afterwards."""
+    why_poorer: str | None = None
+    """Why it is not of the richest kind; None when it is."""
     skipped: set[str] = field(default_factory=set)
     """Names of files that were left out because this kind does not need them."""
     written: dict[Path, tuple[tuple[int, ...], str]] = field(default_factory=dict)

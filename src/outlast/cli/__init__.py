@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from outlast.errors import BadInput, OutlastError
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "checkpoints": Command("outlast.cli.checkpoints", "List, verify, prune or pin checkpoints."),
     "plan": Command("outlast.cli.plan", "Will a run fit its disk, when is it full, what would each change do."),
     "doctor": Command("outlast.cli.doctor", "Look at this folder's volumes and checkpoints before a run."),
+    "memory": Command("outlast.cli.memory", "Main memory and GPUs: the limit that counts, who holds what, a light."),
     "env": Command("outlast.cli.env", "Variables that put every cache where there is room, for a shell to read."),
     "clean": Command("outlast.cli.clean", "What caches hold that can be freed; deletes nothing until told to."),
     "migrate": Command("outlast.cli.migrate", "Move an existing cache to another volume, verified; can be resumed."),
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after ``outlast``; None takes those of the process.
 
     Returns:
-        The exit code, where the command does not exit by itself.
+        The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -84,7 +86,7 @@ def _answer(words: list[str]) -> int:
         # An OSError here is the machine's answer, not a bug: a folder that is gone, a disk that is full.
         error = found if isinstance(found, OutlastError) else OutlastError(str(found), hint="outlast doctor")
         print(f"outlast: {error}", file=sys.stderr)
-        if "--json" in words:
+        if "--json" in words[: words.index("--") if "--" in words else None]:
             print(json.dumps({"error": error.message, "hint": error.hint}))
         return 2 if isinstance(error, BadInput) else 1
 
@@ -92,8 +94,18 @@ def _answer(words: list[str]) -> int:
 def _call(name: str, words: list[str]) -> int:
     if name not in COMMANDS:
         raise BadInput(f"there is no command {name!r}", hint=f"one of: {', '.join(COMMANDS)}; see outlast --help")
-    import_module(COMMANDS[name].module).app(args=words, prog_name=f"outlast {name}")
-    return 0
+    app = import_module(COMMANDS[name].module).app
+    from typer import BadParameter
+
+    # Its base is click's UsageError, or that of a copy of click's own which typer carries.
+    usage_error: Any = BadParameter.__base__
+    try:
+        code = app(args=words, prog_name=f"outlast {name}", standalone_mode=False)
+    except usage_error as error:
+        # The command of several words that it went wrong in: `outlast checkpoints list`.
+        path = error.ctx.command_path if error.ctx else f"outlast {name}"
+        raise BadInput(error.format_message().rstrip("."), hint=f"{path} --help") from None
+    return code if isinstance(code, int) else 0
 
 
 def _help() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from outlast.budget import hours, knobs
+from outlast.budget import clock, hours, knobs
 from outlast.budget.course import Course
 from outlast.budget.knobs import Knob
 from outlast.budget.outlook import Outlook
@@ -166,8 +166,8 @@ def sessions(seen: Seen) -> int | None:
     now = seen.now
     if now.seconds is None or seen.session_seconds is None or now.run.seconds_per_step is None:
         return None
-    again = now.lost.mean_steps * now.run.seconds_per_step
-    return hours.sessions(now.seconds, seen.session_seconds, again)
+    save = now.run.seconds_per_save or clock.guess_save_seconds(now.run.saves.size.full)
+    return hours.sessions(now.run.last_step - now.run.first_step, now.seconds, seen.session_seconds, save)
 
 
 def _clock(seen: Seen) -> list[str]:

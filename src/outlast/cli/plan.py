@@ -71,6 +71,7 @@ def plan(
     ] = None,
     keep: Annotated[str, typer.Option(metavar="RULES", help="As of outlast run.")] = "",
     keep_exact: Annotated[bool, typer.Option("--keep-exact", help="As of outlast run.")] = False,
+    save: Annotated[str, typer.Option(metavar="full|light", help="As of outlast run.")] = "full",
     forbid_rung: Annotated[list[int] | None, typer.Option(metavar="N", help="As of outlast run. Repeatable.")] = None,
     deletions_fail: Annotated[
         bool, typer.Option("--deletions-fail", help="Suppose that no old checkpoint can be deleted.")
@@ -123,7 +124,7 @@ def plan(
     )  # fmt: skip
     if there.seconds_per_step is not None:
         said.setdefault("seconds_per_step", Said(there.seconds_per_step, there.paced_by))
-    policy = Policy(Keep.parse(keep) if keep else None, keep_exact, frozenset(forbid_rung or ()))
+    policy = Policy(Keep.parse(keep) if keep else None, keep_exact, frozenset(forbid_rung or ()), save=save)
     run, said = inputs.resolve(said, volumes.own, inputs.size_of(said, there.size), lying=there.lying, policy=policy)
     now = outlook.look_ahead(run)
     session = session_hours * 3600 if session_hours else _platform_session()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from outlast.budget import clock
 from outlast.cli import _app
-from outlast.host import Budget
+from outlast.host import Budget, this_session
 from outlast.launch import Order, settings, supervise
 
 app = _app.new(__doc__ or "")
@@ -35,6 +37,9 @@ def run(
     keep_exact: Annotated[
         bool, typer.Option("--keep-exact", help="Always keep one exact way back, even if new saves must be light.")
     ] = False,
+    save: Annotated[
+        str, typer.Option(metavar="full|light", help="light: a third of the bytes; a resumed run strays a little.")
+    ] = "full",
     forbid_rung: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Never take this rung of the ladder. Repeatable.")
     ] = None,
@@ -49,6 +54,13 @@ def run(
         str,
         typer.Option(metavar="auto|always|never", help="auto: when the last run of this command was cut short."),
     ] = "auto",
+    deadline: Annotated[
+        str,
+        typer.Option(
+            metavar="9h|23:30|auto",
+            help="When this session ends: a last checkpoint is sealed in time. auto: what the platform says.",
+        ),
+    ] = "",
     restarts: Annotated[int, typer.Option(metavar="N", help="Restarts at most, where resuming helps.")] = 3,
 ) -> None:
     """Run COMMAND guarded: saves are made to fit, its end is explained, it is restarted where that helps."""
@@ -62,5 +74,7 @@ def run(
         reclaim=reclaim or settings.reclaim([_app.folder(dir), Path()]),
         resume=resume,
         restarts=restarts,
+        save=save,
+        deadline=clock.parse(deadline, time.time(), this_session()) if deadline else None,
     )
     raise typer.Exit(supervise(order))

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from outlast.caches import Place, places
+from outlast.caches import Place, is_repository, places
 from outlast.doctor.facts import Access, CacheFact, Hub, Interpreter, Lock, Partial
 from outlast.durable import read_small
 from outlast.host import OpenFiles, existing, lease, leases_are_safe, mount_at
 
-_REPO = re.compile(r"(models|datasets|spaces|kernels)--.+", re.DOTALL)
 _DIST = re.compile(r"(.+)-([^-]+)\.dist-info")
 _GET_FLAGS, _IMMUTABLE = 0x80086601, 0x10  # FS_IOC_GETFLAGS, FS_IMMUTABLE_FL
 _IDLE_SECONDS = 600.0
@@ -91,7 +90,7 @@ def hub(root: Path, seconds: float, *, now: float | None = None, clock: Callable
         clock: the clock that is looked at.
     """
     end = clock() + seconds
-    repos = sorted(entry.path for entry in _entries(root) if _REPO.fullmatch(entry.name) and entry.is_dir())
+    repos = sorted(entry.path for entry in _entries(root) if is_repository(entry.name) and entry.is_dir())
     broken: list[tuple[Path, Path]] = []
     partials: list[tuple[str, os.stat_result]] = []
     looked = 0

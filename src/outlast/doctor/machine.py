@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from outlast.doctor.facts import Facts, Gpu
+from outlast.doctor.facts import Facts
 from outlast.doctor.findings import Finding, error, export, fine, line, skipped, warning
 from outlast.host import show_bytes
 
@@ -39,9 +39,9 @@ GENERATIONS: tuple[Generation, ...] = (
 _FLASH_NEEDS = (8, 0)
 
 
-def generation(gpu: Gpu) -> Generation:
-    """A GPU's row."""
-    return next(row for row in GENERATIONS if gpu.capability >= row.least)
+def generation(capability: tuple[int, int]) -> Generation:
+    """The row of GPUs of a compute capability."""
+    return next(row for row in GENERATIONS if capability >= row.least)
 
 
 def gpu_driver(facts: Facts) -> Sequence[Finding]:
@@ -61,7 +61,7 @@ def gpu_precision(facts: Facts) -> Sequence[Finding]:
     if not facts.driver.gpus:
         return [fine("no GPU") if facts.driver.gpus is not None else skipped("the driver did not say")]
     gpu = min(facts.driver.gpus, key=lambda one: one.capability)
-    row = generation(gpu)
+    row = generation(gpu.capability)
     best = "fp32" if row.precisions[0] == "no" else row.precisions[0]
     said = f"{gpu.name} ({row.name}, {gpu.capability[0]}.{gpu.capability[1]}): {best}{row.note and '; ' + row.note}"
     if facts.precision and facts.precision[0] not in (*row.precisions, "no"):

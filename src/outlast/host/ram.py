@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from outlast.host.procfs import read_all
-
-_NO_LIMIT = 2**62
+from outlast.host.cgroups import limit_in, memory_places
+from outlast.host.procfs import fields, number
 
 
 def tightest_memory(enough: int, *, root: Path = Path("/")) -> tuple[str, int, int] | None:
@@ -24,13 +21,13 @@ def tightest_memory(enough: int, *, root: Path = Path("/")) -> tuple[str, int, i
     Returns:
         A name, bytes that can still be taken, bytes in all.
     """
-    found = [_machine(root), *(_group(folder, enough) for folder in _groups(root))]
+    found = [_machine(root), *(_group(place.folder, enough) for place in memory_places(root=root))]
     tighter = [one for one in found if one is not None and one[1] < enough]
     return min(tighter, key=lambda one: one[1], default=None)
 
 
 def _machine(root: Path) -> tuple[str, int, int] | None:
-    values = _fields(root / "proc/meminfo")
+    values = fields(root / "proc/meminfo")
     try:
         free = values["MemAvailable:"] + values.get("SwapFree:", 0)
         return "memory of the machine", free * 1024, (values["MemTotal:"] + values.get("SwapTotal:", 0)) * 1024
@@ -38,50 +35,19 @@ def _machine(root: Path) -> tuple[str, int, int] | None:
         return None
 
 
-def _groups(root: Path) -> Iterator[str]:
-    """Folders of our memory group and of those above it."""
-    for line in read_all(root / "proc/self/cgroup").splitlines():
-        parts = line.split(":", 2)
-        if len(parts) < 3:
-            continue
-        _, controllers, path = parts
-        if "memory" in controllers.split(","):
-            top = f"{root}/sys/fs/cgroup/memory".replace("//", "/")
-        elif controllers == "":
-            top = f"{root}/sys/fs/cgroup".replace("//", "/")
-        else:
-            continue
-        # In a container the group's own path is often not there: what is mounted is the group itself.
-        folder = os.path.normpath(f"{top}/{path}")
-        while folder.startswith(f"{top}/"):
-            yield folder
-            folder = os.path.dirname(folder)
-        yield top
-
-
 def _group(folder: str, enough: int) -> tuple[str, int, int] | None:
     for limit_name, used_name, prefix in (
         ("memory.max", "memory.current", ""),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
-        limit, used = _number(f"{folder}/{limit_name}"), _number(f"{folder}/{used_name}")
-        if limit is None or used is None or limit >= _NO_LIMIT:
+        limit, used = limit_in(f"{folder}/{limit_name}"), number(f"{folder}/{used_name}")
+        if limit is None or used is None:
             continue
         free = limit - used
         if free < enough:
             # memory.stat takes the kernel 100 us and more.
-            values = _fields(f"{folder}/memory.stat")
+            values = fields(f"{folder}/memory.stat")
             given_back = values.get(f"{prefix}inactive_file", 0) + values.get(f"{prefix}active_file", 0)
             free = limit - max(0, used - given_back)
         return "memory limit of the group", max(0, free), limit
     return None
-
-
-def _number(path: str) -> int | None:
-    text = read_all(path).strip()
-    return int(text) if text.isdigit() else None  # ``max`` is no number
-
-
-def _fields(path: str | os.PathLike[str]) -> dict[str, int]:
-    pairs = (line.split() for line in read_all(path).splitlines())
-    return {words[0]: int(words[1]) for words in pairs if len(words) > 1 and words[1].isdigit()}

@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,9 +33,11 @@ from outlast.caches import Reclaim
 from outlast.checkpoints import Checkpoint, Draft, Keep, Needs, Policy, Saver, Stage, Vault, codec, set_beside
 from outlast.errors import BadInput
 from outlast.integrations import staged
-from outlast.integrations.ranks import Ranks, follow, lead
+from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
-from outlast.journal import RUN_VARIABLE
+from outlast.journal import RUN_VARIABLE, from_environment
+from outlast.train.leaving import Leaving
+from outlast.train.ranks import Ranks
 
 _log = logging.getLogger("outlast")
 _OPTIMIZER = "optimizer.bin"
@@ -65,22 +68,24 @@ class _Place:
 
 
 _GUARDS: dict[Path, _Guard] = {}
+_LEAVING: weakref.WeakKeyDictionary[Any, Leaving] = weakref.WeakKeyDictionary()
 
 
-def guard(accelerator: Any, keep: Keep | None = None, *, keep_exact: bool = False) -> Any:
+def guard(accelerator: Any, keep: Keep | None = None, *, keep_exact: bool = False, save: str | None = None) -> Any:
     """Guard one Accelerator in a script of your own.
 
     Args:
         accelerator: the Accelerator.
         keep: retention; None follows ``total_limit`` and `outlast run --keep`.
         keep_exact: always hold a full state, even if new saves have to be light.
+        save: ``full`` or ``light``; None follows `outlast run --save`.
 
     Returns:
         The same Accelerator.
     """
     install(sys.modules["accelerate.accelerator"])
     policy = Policy.from_environment()
-    accelerator._outlast_policy = policy.with_choice(keep, keep_exact=keep_exact)
+    accelerator._outlast_policy = policy.with_choice(keep, keep_exact=keep_exact, save=save)
     return accelerator
 
 
@@ -161,17 +166,35 @@ def _save_state(original: Callable[..., Any]) -> Callable[..., Any]:
             with _setting(config, automatic_checkpoint_naming=False), staged.staging(stage):
                 original(self, str(stage.path), *args, **kwargs)
 
+        leaving = _leaving_of(self, place)
         try:
-            if ranks.is_first:
-                _save_as_first(self, place, policy, ranks, write_part)
-            else:
-                follow(ranks, write_part)
+            with leaving.saving():
+                if ranks.is_first:
+                    _save_as_first(self, place, policy, ranks, write_part)
+                else:
+                    follow(ranks, write_part)
         except BaseException:
             config.iteration = count
             raise
+        _leave_if_due(self, leaving)
         return place.path
 
     return save_state
+
+
+def _leaving_of(accelerator: Any, place: _Place) -> Leaving:
+    """Accelerate has no step to look after: from one save to the next is a step, and a save the place to leave at."""
+    if accelerator not in _LEAVING:
+        _LEAVING[accelerator] = Leaving(from_environment(place.path.parent))
+        _LEAVING[accelerator].pace.step(0.0)  # no step is left out as the first: they are few
+    return _LEAVING[accelerator]
+
+
+def _leave_if_due(accelerator: Any, leaving: Leaving) -> None:
+    step = _optimizer_steps(accelerator)
+    stop = leaving.after_step(step)
+    if stop is not None:
+        leaving.leave(stop, step)
 
 
 @contextmanager
@@ -217,7 +240,7 @@ def _finish(stage: Stage, final: Path, light: Mapping[str, Any] | None) -> Draft
         without["light"] = (_OPTIMIZER,) if stage.kind == "full" else ()
     elif stage.kind != "full":
         raise BadInput("this optimizer has no light form", hint="make room for a full save")
-    return Draft("accelerate", without, notes={} if stage.kind == "full" else {"why_light": "a full save did not fit"})
+    return Draft("accelerate", without)
 
 
 def _write_sidecar(stage: Stage, light: Mapping[str, Any]) -> bool:

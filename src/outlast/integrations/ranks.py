@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from outlast.checkpoints import Stage, is_full
 from outlast.errors import OutlastError
+from outlast.train.ranks import Ranks
 
 _T = TypeVar("_T")
 
@@ -17,37 +17,6 @@ _T = TypeVar("_T")
 def is_first_process() -> bool:
     """True on the process that may change a vault, also before torch.distributed is set up (torchrun's RANK)."""
     return Ranks().is_first and os.environ.get("RANK", "0") == "0"
-
-
-class Ranks:
-    """This process's place in torch.distributed; one process when that is not in use."""
-
-    def __init__(self) -> None:
-        module = sys.modules.get("torch.distributed")
-        self._dist: Any = module if module and module.is_available() and module.is_initialized() else None
-        self.rank = int(self._dist.get_rank()) if self._dist else 0
-        self.world = int(self._dist.get_world_size()) if self._dist else 1
-
-    @property
-    def is_first(self) -> bool:
-        """True on the rank that decides."""
-        return self.rank == 0
-
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
-        if self.world == 1:
-            return value
-        box = [value]
-        self._dist.broadcast_object_list(box, src=0)
-        return box[0]
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in their order, on every rank."""
-        if self.world == 1:
-            return [value]
-        values: list[Any] = [None] * self.world
-        self._dist.all_gather_object(values, value)
-        return values
 
 
 def lead(ranks: Ranks, save: Callable[[Callable[[Stage], None]], _T], write_part: Callable[[Stage], None]) -> _T:

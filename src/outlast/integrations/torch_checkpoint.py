@@ -27,9 +27,10 @@ from outlast.checkpoints import Checkpoint, Draft, Needs, Policy, Saver, Stage, 
 from outlast.errors import SaveFailed
 from outlast.host import room
 from outlast.integrations import staged
-from outlast.integrations.ranks import Ranks, follow, lead
+from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
 from outlast.journal import RUN_VARIABLE
+from outlast.train.ranks import Ranks
 
 _SAVERS: dict[Path, Saver] = {}
 _METADATA = ".metadata"

@@ -42,6 +42,8 @@ def decide(attempts: Sequence[Attempt], restarts: int) -> Decision:
     last = attempts[-1]
     policy = CAUSES[last.cause].restart
     same = [a for a in attempts[:-1] if (a.cause, a.sealed_step) == (last.cause, last.sealed_step)]
+    counted = [a for a in attempts if CAUSES[a.cause].is_counted]
+    are_used_up = CAUSES[last.cause].is_counted and len(counted) > restarts
     refusals = (
         (last.cause == "finished", "it finished"),
         (policy == "asked", "it was asked to stop, and did"),
@@ -50,7 +52,7 @@ def decide(attempts: Sequence[Attempt], restarts: int) -> Decision:
         (last.sealed_step is None, "no checkpoint is sealed yet: a restart would begin from nothing"),
         (bool(same), f"it ended the same way at step {last.sealed_step} before: no progress"),
         (policy == "progress" and not last.has_new_seal, "this attempt sealed no step: it would end the same way"),
-        (len(attempts) > restarts, f"{restarts} restarts are allowed"),
+        (not restarts or are_used_up, f"{restarts} restarts are allowed"),
     )
     for applies, why in refusals:
         if applies:

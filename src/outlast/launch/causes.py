@@ -16,10 +16,35 @@ class Cause:
     restart: str = "never"
     """``never``, ``asked`` (somebody wanted it to stop), ``resume`` (from the newest seal), or ``progress`` (only if
     this attempt sealed a new step)."""
+    is_counted: bool = True
+    """True when a restart for it is one of those that ``--restarts`` allows."""
 
 
 CAUSES: dict[str, Cause] = {
     "finished": Cause("the command finished", "nothing to do"),
+    "deadline": Cause(
+        "the session ends: it sealed its last step and left in time",
+        "start the same command again in the next session: it goes on from that step",
+        "asked",
+    ),
+    "notice": Cause(
+        "the machine is about to be taken away: it sealed its last step and left in time",
+        "start the same command again on another machine that sees this folder: it goes on from that step",
+        "asked",
+    ),
+    "signal": Cause(
+        "it was asked to stop: it sealed its last step and left",
+        "start the same command again: it goes on from that step",
+        "asked",
+    ),
+    "low_memory": Cause(
+        "the memory limit was near: it sealed its last step and left before the kernel would have killed it",
+        "raise the memory limit, or find what grows (outlast memory): fewer DataLoader workers, no list that only "
+        "grows",
+        "progress",
+        # Each such end has sealed a new step: a leak costs restarts, but it must not use them up.
+        is_counted=False,
+    ),
     "ENOSPC": Cause(
         "a write failed: no space left on device",
         "free space on that volume (outlast doctor says which), or save less: --keep last=1; saves that outlast hooks "

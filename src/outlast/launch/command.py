@@ -84,7 +84,7 @@ class Ended:
 
 
 def wait(
-    pid: int, *, on_tick: Callable[[], None], on_resize: Callable[[], None], before_signal: Callable[[], None]
+    pid: int, *, on_tick: Callable[[], None], on_resize: Callable[[], None], takes: Callable[[int, str], bool]
 ) -> Ended:
     """Wait for the command's end, passing signals on.
 
@@ -92,7 +92,7 @@ def wait(
         pid: the command's main process.
         on_tick: called a few times a second.
         on_resize: called when the terminal has a new size.
-        before_signal: called before a signal is passed on.
+        takes: given a signal and its sender; True when it is not to be passed on.
     """
     sent: list[Sent] = []
     while True:
@@ -107,10 +107,12 @@ def wait(
         elif info.si_signo == signal.SIGWINCH:
             on_resize()
         else:
-            sent.append(Sent(signal.Signals(info.si_signo).name, processes.name_of(info.si_pid)))
+            sender = processes.name_of(info.si_pid)
+            if takes(info.si_signo, sender):
+                continue
+            sent.append(Sent(signal.Signals(info.si_signo).name, sender))
             # A terminal sends SIGINT to the whole group: the command has it already.
             if info.si_signo in FORWARDED:
-                before_signal()
                 processes.signal_all([pid], info.si_signo)
 
 

@@ -53,6 +53,18 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """A training that left in time, as it journaled it."""
+
+    cause: str
+    """A name of `outlast.guard.stop.CAUSES`."""
+    why: str
+    """A phrase for the user."""
+    step: int | None
+    """Its step, which is sealed; None when it left while a save waited for room."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that is known of an end."""
 
@@ -76,6 +88,10 @@ class Facts:
     """End of its stderr."""
     free_bytes: int | None = None
     """Least room on the watched volumes at the end."""
+    stopped: Stopped | None = None
+    """The training left in time; None when it did not."""
+    foreseen: str = ""
+    """What the guard said of main memory before; empty when it saw nothing come."""
     full: str = ""
     """Which limit a write hit, on which mount; empty when none did."""
 
@@ -102,7 +118,9 @@ def classify(facts: Facts) -> End:
         found = rule(facts)
         if found:
             cause, evidence = found
-            return End(cause, exit_code(facts.status), (*evidence, *_always(facts, cause)))
+            # Its work is sealed, whatever a launcher or a library made of the way out (gloo aborts, torchrun says 1).
+            status = 0 if cause in LEFT_IN_TIME else facts.status
+            return End(cause, exit_code(status), (*evidence, *_always(facts, cause)))
     return End("unknown", exit_code(facts.status), tuple(_always(facts, "unknown")))
 
 
@@ -126,6 +144,16 @@ def pertinent(recorded: Sequence[Recorded], main: int, status: int) -> list[Reco
 def exit_code(status: int) -> int:
     """The exit code that a shell would show: 128 + N for signal N."""
     return 128 - status if status < 0 else status
+
+
+def _left(facts: Facts) -> tuple[str, list[str]] | None:
+    """It sealed its last step and left, or gave up a save that waited; an exception on the way out is another end."""
+    left = facts.stopped
+    if left is None or facts.status == -signal.SIGKILL or _own_exception(facts):
+        return None
+    if left.step is None:
+        return "SIGTERM", [f"{left.why}: it left while a save waited for room; the newest seal is an older step"]
+    return LEFT_FOR.get(left.cause, "signal"), [f"{left.why}: step {left.step} was sealed, then it left"]
 
 
 def _asked_to_stop(facts: Facts) -> tuple[str, list[str]] | None:
@@ -231,10 +259,17 @@ SIGNALS: dict[int, str] = {
 }
 """What a signal means when nothing else is known."""
 
+LEFT_FOR = {"deadline": "deadline", "notice": "notice", "signal": "signal", "memory": "low_memory"}
+"""The cause of an end by what the training was asked to leave for."""
+
+LEFT_IN_TIME = frozenset({"deadline", "notice", "signal"})
+"""Ends with a seal that are no failure: exit code 0."""
+
 LAUNCHERS = ("torch/distributed/", "accelerate/commands/", "deepspeed/launcher/")
 """Code whose exceptions are about the program that it launched, never a bug of the user's."""
 
 RULES: tuple[Rule, ...] = (
+    _left,
     _asked_to_stop,
     _finished,
     _interrupted,
@@ -284,6 +319,8 @@ def _always(facts: Facts, cause: str) -> list[str]:
         lines.append(f"oom_kill rose by {facts.oom_kills} during the run ({facts.oom_source})")
     if not facts.oom_kills and facts.oom_source and facts.status == -signal.SIGKILL:
         lines.append(f"oom_kill did not rise ({facts.oom_source})")
+    if facts.foreseen and cause in ("OOM_KILL", "KILLED", "MEMORY"):
+        lines.append(facts.foreseen)
     if facts.max_rss_bytes:
         lines.append(f"its main process held {show_bytes(facts.max_rss_bytes)} at most")
     if facts.full and cause in ("ENOSPC", "EDQUOT"):

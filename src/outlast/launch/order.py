@@ -9,6 +9,7 @@ from pathlib import Path
 
 import outlast
 from outlast import journal
+from outlast.budget.clock import Deadline
 from outlast.errors import BadInput
 from outlast.host import BUDGETS_VARIABLE, Budget
 from outlast.journal import Event
@@ -49,6 +50,10 @@ class Order:
     """``auto``, ``always`` or ``never``."""
     restarts: int = 3
     """Restarts at most."""
+    deadline: Deadline | None = None
+    """When this session ends."""
+    save: str = "full"
+    """``full`` or ``light``: how much a save keeps."""
 
     def __post_init__(self) -> None:
         if not self.command:
@@ -65,6 +70,10 @@ class Order:
             from outlast.checkpoints import Keep
 
             Keep.parse(self.keep)
+        if self.save != "full":
+            from outlast.checkpoints import Policy
+
+            Policy(keep_exact=self.keep_exact, save=self.save)
         if self.reclaim:
             from outlast.caches import allowed
 
@@ -92,6 +101,7 @@ def environment(order: Order, run: str, attempt: int, resume: bool, base: Mappin
         "OUTLAST_KEEP_EXACT": "1" if order.keep_exact else "",
         "OUTLAST_FORBID": ",".join(map(str, sorted(order.forbid))),
         "OUTLAST_RECLAIM": order.reclaim,
+        "OUTLAST_SAVE": "" if order.save == "full" else order.save,
         "OUTLAST_RESUME": "1" if resume else "",
     }
     kept = {name: value for name, value in base.items() if name not in ours}

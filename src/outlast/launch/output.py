@@ -166,11 +166,13 @@ class Output:
             for route in self._routes:
                 selector.register(route.source, selectors.EVENT_READ, route)
             while selector.get_map():
-                ready = selector.select(0.1)
+                # Asked before the look: what a command wrote and then ended is there to be seen.
+                is_over = self._stop.is_set()
+                ready = selector.select(0.0 if is_over else 0.1)
                 for key, _ in ready:
                     if not self._moved(key.data):
                         selector.unregister(key.fd)
-                if self._stop.is_set():
+                if is_over:
                     # A grandchild may hold the pipe for ever: what is there now is the command's, the rest is not.
                     deadline = deadline or time.monotonic() + _DRAIN_SECONDS
                     if not ready or time.monotonic() > deadline:

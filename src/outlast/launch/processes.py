@@ -11,11 +11,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from outlast.host import memory_group
+from outlast.host import descendants, memory_group, oom_kills_in
 
 _PR_SET_CHILD_SUBREAPER = 36
 _GRACE_SECONDS = 5.0
 _SHIELDED = -900
+
+__all__ = [
+    "OomCounts",
+    "adopt_orphans",
+    "descendants",
+    "end_all",
+    "name_of",
+    "score_again",
+    "shield",
+    "signal_all",
+    "start_ticks",
+]
 
 
 def adopt_orphans() -> bool:
@@ -24,29 +36,6 @@ def adopt_orphans() -> bool:
         return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
     except (OSError, AttributeError):
         return False
-
-
-def descendants(of: int, proc: Path = Path("/proc")) -> list[int]:
-    """Process ids below a process, parents before children, without the dead."""
-    children: dict[int, list[int]] = {}
-    for entry in proc.iterdir():
-        if entry.name.isdigit() and (found := _stat(entry / "stat")) and found[0] != "Z":
-            children.setdefault(found[1], []).append(int(entry.name))
-    tree: list[int] = []
-    front = [of]
-    while front:
-        front = [child for parent in front for child in children.get(parent, ())]
-        tree.extend(front)
-    return tree
-
-
-def _stat(path: Path) -> tuple[str, int] | None:
-    try:
-        # The name in brackets may hold spaces and brackets itself: the last one ends it.
-        rest = path.read_text(errors="replace").rpartition(")")[2].split()
-        return rest[0], int(rest[1])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def start_ticks(pid: int, proc: Path = Path("/proc")) -> int | None:
@@ -153,7 +142,7 @@ class OomCounts:
     def read(self) -> None:
         """Look at all counts again."""
         for source, before in self._last.items():
-            now = _oom_kill(Path(source))
+            now = oom_kills_in(source)
             if now is not None and now > before:
                 self._last[source] = now
                 self._rose = self.clock()
@@ -173,14 +162,3 @@ class OomCounts:
         """The files and their values, for the evidence."""
         risen = [name for name in self._first if self._last[name] > self._first[name]]
         return "; ".join(f"{name}: {self._first[name]} -> {self._last[name]}" for name in risen or self._first)
-
-
-def _oom_kill(source: Path) -> int | None:
-    try:
-        for line in source.read_text().splitlines():
-            key, _, value = line.partition(" ")
-            if key == "oom_kill":
-                return int(value)
-    except (OSError, ValueError):
-        pass
-    return None

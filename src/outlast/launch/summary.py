@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from outlast.budget import clock
 from outlast.guard import Story
 from outlast.host import show_bytes, show_seconds
 from outlast.journal import Event
 from outlast.launch.again import Attempt
 from outlast.launch.causes import CAUSES
-from outlast.launch.ends import End
+from outlast.launch.ends import LEFT_IN_TIME, End
 
 _SHOWN = 3
 _WORDS = {
@@ -29,13 +30,18 @@ def headline(cause: str) -> str:
     return CAUSES[cause].words if cause in CAUSES else f"it ended ({cause})"
 
 
-def lines(story: Story, attempts: Sequence[Attempt], end: End, why_last: str, seconds: float) -> list[str]:
+def lines(
+    story: Story, attempts: Sequence[Attempt], end: End, why_last: str, seconds: float, eta: clock.Eta | None = None
+) -> list[str]:
     """The summary: seals, rungs, deletions, restarts, and for a bad end what to look at."""
     found = [f"{headline(end.cause)} (exit code {end.exit_code}, {show_seconds(seconds)})"]
     found += filter(None, [_seals(story), _files(story), _rungs(story), _deletions(story), _failures(story)])
     if len(attempts) > 1:
         found.append(f"restarts: {len(attempts) - 1} ({', '.join(a.cause for a in attempts[:-1])})")
-    if end.cause != "finished":
+    if end.cause in LEFT_IN_TIME:
+        rest = f": {eta.left_steps:,} steps are left, {show_seconds(eta.seconds)}" if eta else ""
+        found.append(f"to go on, start the same command again; it resumes from step {story.sealed_step()}{rest}")
+    elif end.cause != "finished":
         found.append(f"not started again: {why_last}")
         found.append("outlast why  explains it, with evidence and the fix")
     return found

@@ -14,10 +14,13 @@ from typing import Any
 
 from outlast import durable, journal
 from outlast.errors import BadInput
-from outlast.guard import Story, Subject, Watch
+from outlast.guard import Lookout, RamWatch, Story, Subject, Watch
+from outlast.guard import stop as stops
+from outlast.guard.stop import Stop
 from outlast.host import Budget, explain_full, room
 from outlast.journal import FOLDER, Event, Journal
 from outlast.launch import again, cache_places, command, ends, processes, summary
+from outlast.launch.departure import Departure
 from outlast.launch.order import Order, did_not_finish, environment
 from outlast.launch.output import Output
 from outlast.launch.shm import SharedMemory
@@ -53,9 +56,12 @@ def supervise(order: Order, base: Mapping[str, str] | None = None) -> int:
 def _become(order: Order, base: Mapping[str, str]) -> None:
     attempt = int(base.get("OUTLAST_ATTEMPT", "1"))
     outer = Path(base[journal.HOME_VARIABLE])
+    if order.deadline:
+        stops.ask(outer, base[journal.RUN_VARIABLE], Stop(order.deadline.by, "deadline", order.deadline.why))
     inner = Order(
-        order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume
-    )
+        order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume,
+        save=order.save,
+    )  # fmt: skip
     variables = environment(inner, base[journal.RUN_VARIABLE], attempt, bool(base.get("OUTLAST_RESUME")), base)
     try:
         os.execvpe(order.command[0], order.command, variables)
@@ -103,12 +109,19 @@ class _Run:
         self._next_look = float("-inf")
         # A spawned process counts its parent's memory as its own until it execs: less than that says nothing.
         self.own_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.watch = Watch(
-            Subject(order.home, self.journal.run, order.budgets, os.isatty(self.output.err)),
-            _Screen(lambda: self.output),
+        subject = Subject(order.home, self.journal.run, order.budgets, os.isatty(self.output.err))
+        screen = _Screen(lambda: self.output)
+        self.watch = Watch(subject, screen, self.record, self._hold)
+        self.departure = Departure(
+            order.home,
+            self.journal.run,
+            order.deadline,
+            lambda: self.story,
             self.record,
-            self._hold,
+            lambda text: self.output.line(text),
         )
+        self.overdue: list[ends.Sent] = []
+        self.lookout = Lookout.here(screen.line, self.record, self.departure.ask, base)
 
     @property
     def story(self) -> Story:
@@ -128,6 +141,8 @@ class _Run:
         for line in told:
             self.record("caches_placed", why=line)
             self.output.line(line)
+        if hint := self.departure.hint(self.base):
+            self.output.line(hint)
         here = room(self.order.home, self.order.budgets)
         self.ballast.keep(here.free_bytes, here.total_bytes)
         processes.adopt_orphans()
@@ -142,7 +157,8 @@ class _Run:
             self.output.line(f"{summary.headline(end.cause)}; starting again {decision.why}")
             self._clear_up()
             resume = True
-        for line in summary.lines(self.story, self.attempts, end, decision.why, time.monotonic() - began):
+        eta = self.departure.eta()
+        for line in summary.lines(self.story, self.attempts, end, decision.why, time.monotonic() - began, eta):
             self.output.line(line)
         self.journal.close()
         self.ballast.release()
@@ -168,16 +184,22 @@ class _Run:
         processes.score_again(pid, self.score, self._bump(counts.limit_bytes))
         self.shm.observe([pid])
         self.output.start()
+        self.departure.begin()
+        ram = RamWatch(pid, self._ask_for_memory, self.record, self.output.line)
         self.watch.start(since)
+        self.lookout.start()
         ended = command.wait(
             pid,
-            on_tick=lambda: self._observe(counts),
+            on_tick=lambda: self._observe(counts, ram),
             on_resize=lambda: self.output.resized(),
-            before_signal=self.watch.release,
+            takes=self._takes,
         )
         self._told("outlast-output", self.output.stop())
         self._told("outlast-guard", self.watch.stop())
+        self._told("outlast-lookout", self.lookout.stop())
         counts.read()
+        ended.sent += self.overdue
+        self.overdue = []
         end = ends.classify(self._facts(pid, ended, counts, since))
         self.attempts.append(
             again.Attempt(
@@ -212,13 +234,27 @@ class _Run:
             memory_limit_bytes=counts.limit_bytes,
             max_rss_bytes=ended.max_rss_bytes if ended.max_rss_bytes > self.own_rss_bytes else 0,
             sent=ended.sent,
+            foreseen=_foreseen(self.story.all("asked_to_leave", "memory_close", since=since)),
+            stopped=_stopped(self.story.all("stopped", since=since)),
             tail=self.output.text(),
             free_bytes=self.watch.least_free_bytes(),
         )
 
-    def _observe(self, counts: processes.OomCounts) -> None:
+    def _takes(self, number: int, sender: str) -> bool:
+        self.watch.release()
+        return self.departure.takes(number, sender)
+
+    def _ask_for_memory(self, why: str) -> bool:
+        return self.departure.ask(Stop(time.time(), "memory", why))
+
+    def _observe(self, counts: processes.OomCounts, ram: RamWatch) -> None:
         """A few times a second: the process table once a second, the rest each time."""
         counts.read()
+        if self.departure.look():
+            self.watch.release()
+            self.overdue.append(ends.Sent("SIGTERM", "outlast, at the deadline"))
+            processes.signal_all([ram.pid], signal.SIGTERM)
+        ram.look(self.story, can_leave=bool(self.departure.can_leave()))
         now, began = time.monotonic(), time.thread_time()
         if now >= self._next_look:
             pids = processes.descendants(os.getpid())
@@ -262,6 +298,23 @@ def _full(recorded: Sequence[ends.Recorded], budgets: Sequence[Budget]) -> str:
     """What stood in the way of the last write that failed for want of room; empty when no exception names its path."""
     failed = [(one.path, one.errno) for one in recorded if one.path and one.cause in ("ENOSPC", "EDQUOT")]
     return explain_full(*failed[-1], room(failed[-1][0], budgets)) if failed else ""
+
+
+def _stopped(events: Sequence[Event]) -> ends.Stopped | None:
+    if not events:
+        return None
+    last = events[-1]
+    return ends.Stopped(str(last.get("cause")), str(last.get("why")), last.get("step"))
+
+
+def _foreseen(events: Sequence[Event]) -> str:
+    """What was said of main memory before the end; empty when nothing was."""
+    told = [one for one in events if one.name == "memory_close" or one.get("cause") == "memory"]
+    if not told:
+        return ""
+    was_asked = told[-1].name == "asked_to_leave"
+    how = "it was asked to leave, and was still in a step" if was_asked else "nothing in it could be asked to leave"
+    return f"it was foreseen: {told[-1].get('why')}; {how}"
 
 
 def _recorded(event: Event) -> ends.Recorded:

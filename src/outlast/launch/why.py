@@ -166,6 +166,14 @@ def _notes(told: guard.Story, started: Event) -> list[str]:
         last = splits[-1]
         sizes = f"the last into pieces of {last.get('micro_batch')}; effective batch {last.get('effective_batch')}"
         notes.append(f"{len(splits)} batches ran out of memory and were split, {sizes}")
+    for event in told.all("leak_found")[-1:]:
+        notes.append(f"main memory grew steadily, by {show_bytes(event.get('bytes_per_minute'))} a minute")
+    for event in told.all("memory_close"):
+        notes.append(f"main memory was nearly used up: {event.get('why')}")
+    if emptied := told.all("cache_emptied"):
+        notes.append(
+            f"torch's cache of GPU memory was emptied {len(emptied)} times, the last: {emptied[-1].get('why')}"
+        )
     for event in told.all("hook_failed"):
         notes.append(f"the hook of {event.get('module')} failed: {event.get('error')}")
     for event in told.all("thread_died"):

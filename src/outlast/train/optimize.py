@@ -34,6 +34,8 @@ class Step:
     """Writes to the journal: an event and its facts."""
     splitter: Splitter = field(default_factory=Splitter)
     """Knows what fits."""
+    is_half: bool = False
+    """The loss is computed under autocast that is ours."""
 
     def make(
         self,
@@ -55,7 +57,7 @@ class Step:
             weigh=lambda pieces, sizes: _weigh(pieces, sizes, mean_over),
             model=self.model,
             tell=self.tell,
-            advice=lambda: advise(_setup(self.model, self.optimizer, batch)),
+            advice=lambda: advise(_setup(self.model, self.optimizer, batch, is_half=self.is_half)),
             cap=micro_batch,
             take=take,
             samples=samples,
@@ -130,9 +132,9 @@ def _weigh(pieces: list[Any], sizes: tuple[int, ...], mean_over: str | Callable[
     return split.shares([batches.tokens(piece, shifted=mean_over == "next_tokens") for piece in pieces])
 
 
-def _setup(model: Any, optimizer: Any, batch: Any) -> Setup:
+def _setup(model: Any, optimizer: Any, batch: Any, *, is_half: bool) -> Setup:
     weights = next((p for p in model.parameters() if p.is_floating_point()), None)
-    is_half = torch.is_autocast_enabled() or (weights is not None and weights.element_size() < 4)
+    is_half = is_half or torch.is_autocast_enabled() or (weights is not None and weights.element_size() < 4)
     is_checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     return Setup(is_half, is_checkpointed, longest(batch), type(optimizer).__name__)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from outlast.budget import clock
 from outlast.caches import Reclaim
 from outlast.checkpoints import (
     Checkpoint,
@@ -20,15 +22,18 @@ from outlast.checkpoints import (
     Stage,
     Vault,
     codec,
-    reserved_file,
     state,
 )
-from outlast.checkpoints.tensors import write_torch
 from outlast.errors import BadInput
+from outlast.host import this_session
+from outlast.train.cleanup import Cleanup
+from outlast.train.leaving import Leaving, patience
 from outlast.train.optimize import Step
 from outlast.train.position import Position, epoch_from, loader_generators
+from outlast.train.precision import Precision, precision_of, tell
 from outlast.train.split import Known
 from outlast.train.step import Splitter
+from outlast.train.weights import bytes_of, without_aliases, write_file
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.safetensors"
 
@@ -49,11 +54,18 @@ class Run:
         every_seconds: or when this much time has passed; the sooner of the two.
         keep: retention; None keeps all, or follows ``outlast run --keep``.
         keep_exact: always hold a full checkpoint, even if new saves have to be light.
+        save: ``full``, or ``light`` for a third of the bytes: a resumed run strays a little (docs/checkpoints.md). None
+            follows ``outlast run --save``.
         also: further objects with ``state_dict`` and ``load_state_dict``, by name.
+        precision: ``auto`` for what the model's device does best, ``bf16``, ``fp16``, ``fp32``, or a `Precision`:
+            `step` computes the loss under autocast, and scales it where that needs a scaler. None leaves it to you.
+        deadline: when this session ends: ``9h``, ``23:30``, ``auto`` (what the platform says). `steps` seals in time
+            and raises `Stopped`, a SystemExit with code 0; the next start goes on from there.
 
     Raises:
         NoWayBack: when there are checkpoints here and none verifies.
-        BadInput: when neither ``every`` nor ``every_seconds`` is positive, or the checkpoint is of other parts.
+        BadInput: when neither ``every`` nor ``every_seconds`` is positive, the deadline cannot be read, or the
+            checkpoint is of other parts, or ``keep_exact`` is asked for together with light saves.
     """
 
     def __init__(
@@ -68,7 +80,10 @@ class Run:
         every_seconds: float | None = None,
         keep: Keep | None = None,
         keep_exact: bool = False,
+        save: str | None = None,
         also: Mapping[str, Any] | None = None,
+        deadline: str | None = None,
+        precision: str | Precision | None = None,
     ) -> None:
         if (every is not None and every < 1) or (every_seconds is not None and every_seconds <= 0):
             raise BadInput(f"every is {every}, every_seconds is {every_seconds}", hint="both count from 1 up, or None")
@@ -76,12 +91,21 @@ class Run:
             raise BadInput(f"keep is {keep!r}; expected a Keep", hint="keep=outlast.Keep(last=2)")
         inherited = Policy.from_environment()
         self.model, self.optimizer = model, optimizer
+        self.precision = precision_of(model, precision)
+        """Autocast and scaler, and why these; None where none was asked for."""
+        if self.precision is not None and scaler is None:
+            scaler = self.precision.scaler
         parts = {"scheduler": scheduler, "scaler": scaler, **(also or {})}
         self._parts = {name: part for name, part in parts.items() if part is not None}
         self.every, self.every_seconds = every, every_seconds
-        policy = inherited.with_choice(keep, keep_exact=keep_exact)
+        policy = inherited.with_choice(keep, keep_exact=keep_exact, save=save)
         self.vault = Vault(root)
-        self._saver = Saver(self.vault, policy, Reclaim(policy.reclaim, self.vault.journal))
+        self._saver = Saver(self.vault, policy, Reclaim(policy.reclaim, self.vault.journal), wait=patience)
+        self._leaving = Leaving(
+            self.vault.journal,
+            deadline=clock.parse(deadline, time.time(), this_session()) if deadline else None,
+            save_bytes=self._save_bytes,
+        )
         self.steps_done = 0
         """Steps done so far, those of earlier processes included."""
         self.resumed: Choice | None = None
@@ -93,6 +117,7 @@ class Run:
         self._batch_size: int | None = None
         self._saved_at = (0, time.monotonic())
         self._splitter = Splitter()
+        self._cleanup = Cleanup(self.vault.journal.write)
         self._resume()
 
     def steps(self, loader: Iterable[Any], *, epochs: int | None = None, total: int | None = None) -> Iterator[Any]:
@@ -106,11 +131,24 @@ class Run:
         Yields:
             What the loader gives. The step that a batch is for counts from the moment it is given: call `checkpoint`
             when it is done, and not in the middle of it.
+
+        Raises:
+            Stopped: when the session ends, or the process was asked to stop; the last step is sealed.
         """
         if epochs is None and total is None:
             epochs = 1
         self._loader = loader
         self._check_batch_size(loader)
+        self._leaving.total_steps = total
+        self._leaving.begin()
+        try:
+            yield from self._steps(loader, epochs, total)
+        finally:
+            self._leaving.end()
+        if self.steps_done > self._saved_at[0]:
+            self.checkpoint(now=True)
+
+    def _steps(self, loader: Iterable[Any], epochs: int | None, total: int | None) -> Iterator[Any]:
         is_resumed = self.resumed is not None
         while (epochs is None or self._position.epoch < epochs) and not self._is_over(total):
             batches = epoch_from(loader, self._position, resumed=is_resumed)
@@ -124,12 +162,20 @@ class Run:
                 yield batch
                 if self._is_over(total):
                     break
+                self._leave_if_due()
             else:
                 if self._position.batches == began_at == 0:
                     raise BadInput("the loader gave no batch", hint="an iterator can be gone through only once")
                 self._position.epoch, self._position.batches = self._position.epoch + 1, 0
+
+    def _leave_if_due(self) -> None:
+        self._cleanup.after_step(self.steps_done)
+        stop = self._leaving.after_step(self.steps_done)
+        if stop is None:
+            return
         if self.steps_done > self._saved_at[0]:
             self.checkpoint(now=True)
+        self._leaving.leave(stop, self.steps_done)
 
     def _is_over(self, total: int | None) -> bool:
         return total is not None and self.steps_done >= total
@@ -155,7 +201,7 @@ class Run:
         Args:
             batch: what `steps` gave; tensors in a dict, tuple, list, dataclass or BatchEncoding, samples first.
             loss_fn: forward: takes a batch, or a part of it in the same form, and returns the loss, one number. With
-                autocast, if you use it, inside.
+                autocast inside, where you use your own and not the Run's ``precision``.
             mean_over: what the loss is the mean of: ``samples``, ``tokens`` (labels that are not -100), ``next_tokens``
                 (the same, where the model shifts the labels), ``sum`` (it is no mean: it adds up), or a function that
                 counts what the mean of a batch is over.
@@ -175,6 +221,8 @@ class Run:
             raise BadInput("this Run has no optimizer", hint="outlast.Run(..., optimizer=...), or step by yourself")
         scheduler, scaler = self._parts.get("scheduler"), self._parts.get("scaler")
         moves = Step(self.model, self.optimizer, scheduler, scaler, self._tell, self._splitter)
+        if self.precision is not None:
+            loss_fn, moves.is_half = self.precision.around(loss_fn), self.precision.name != "fp32"
         return moves.make(
             batch, loss_fn, mean_over=mean_over, micro_batch=micro_batch, clip_norm=clip_norm,
             samples=samples, take=split, at_most=getattr(self._loader, "batch_size", None),
@@ -202,8 +250,10 @@ class Run:
         if not now and not self._is_due():
             return None
         step = self.steps_done
-        sealed = self._saver.save(f"step-{step}", step, self._needs(), lambda stage: self._write(stage, metrics or {}))
-        self._saver.settle(sealed)
+        with self._leaving.saving():
+            write = functools.partial(self._write, metrics=metrics or {})
+            sealed = self._saver.save(f"step-{step}", step, self._needs(), write)
+            self._saver.settle(sealed)
         self._saved_at = (step, time.monotonic())
         return sealed
 
@@ -214,12 +264,15 @@ class Run:
 
     # Saving
 
+    def _save_bytes(self) -> int:
+        return self._saver.next_bytes(self._needs())
+
     def _needs(self) -> Needs:
-        weights = _bytes(self.model.state_dict())
+        weights = bytes_of(self.model.state_dict())
         if self.optimizer is None:
             return Needs({"full": (weights,)}, 64 * 1024)
         current = self.optimizer.state_dict()
-        moments = _bytes(current)
+        moments = bytes_of(current)
         # Adam's state is empty before the first step; then it is two moments.
         moments = moments if moments > weights // 8 else 2 * weights
         light = {"light": (weights,)} if codec.can_be_light(current) else {}
@@ -227,8 +280,8 @@ class Run:
         return Needs({"full": (weights, moments), **light}, 64 * 1024 + sidecar)
 
     def _write(self, stage: Stage, metrics: Mapping[str, float]) -> Draft:
-        weights, aliases = _without_aliases(self.model.state_dict())
-        _write_file(stage, _MODEL, weights, {"format": "pt"})
+        weights, aliases = without_aliases(self.model.state_dict())
+        write_file(stage, _MODEL, weights, {"format": "pt"})
         without: dict[str, tuple[str, ...]] = {"full": ()}
         if self.optimizer is not None:
             without = self._write_optimizer(stage)
@@ -242,20 +295,20 @@ class Run:
             "loader": [generator.get_state() for generator in loader_generators(self._loader)],
             "batch_size": getattr(self._loader, "batch_size", None),
             "memory": self._splitter.known.as_data(),
+            "precision": self.precision.name if self.precision else None,
         }
-        _write_file(stage, _STATE, *codec.pack_views(doc))
-        notes = {} if stage.kind == "full" else {"why_light": "a full save did not fit"}
-        return Draft("outlast", without, {k: float(v) for k, v in metrics.items()}, notes)
+        write_file(stage, _STATE, *codec.pack_views(doc))
+        return Draft("outlast", without, {k: float(v) for k, v in metrics.items()})
 
     def _write_optimizer(self, stage: Stage) -> dict[str, tuple[str, ...]]:
         without: dict[str, tuple[str, ...]] = {}
         current = self.optimizer.state_dict()
         light = codec.to_light(current)
         if stage.kind == "full":
-            _write_file(stage, _OPTIMIZER, *codec.pack_views(current))
+            write_file(stage, _OPTIMIZER, *codec.pack_views(current))
             without["full"] = ()
         if light is not None:
-            _write_file(stage, codec.SIDECAR, *codec.pack_views({"optimizer": light}))
+            write_file(stage, codec.SIDECAR, *codec.pack_views({"optimizer": light}))
             without["light"] = (_OPTIMIZER,)
         return without or {"weights": ()}
 
@@ -265,15 +318,18 @@ class Run:
         self.vault.recover()
         self.resumed = choice = self.vault.take(keep_exact=self._saver.policy.keep_exact)
         if choice is None:
+            tell(self.precision, None, is_resumed=False, write=self.vault.journal.write)
             return
         path = choice.checkpoint.path
         self._saver.lineage = choice.checkpoint.seal.lineage or self._saver.lineage
         doc = codec.unpack(path / _STATE)
         self._check_parts(doc)
+        tell(self.precision, doc.get("precision"), is_resumed=True, write=self.vault.journal.write)
         self._load_model(path, doc)
         self._load_optimizer(path, choice.kind)
         for name, part in self._parts.items():
-            part.load_state_dict(doc["parts"][name])
+            if name in doc["parts"]:
+                part.load_state_dict(doc["parts"][name])
         self.steps_done = int(doc["steps"])
         self._saved_at = (self.steps_done, time.monotonic())
         self._position = Position(**doc["position"])
@@ -281,8 +337,9 @@ class Run:
         self._generators, self._loader_now, self._batch_size = doc["generators"], doc["loader"], doc["batch_size"]
 
     def _check_parts(self, doc: Mapping[str, Any]) -> None:
-        missing, unknown = set(doc["parts"]) - set(self._parts), set(self._parts) - set(doc["parts"])
-        if missing or unknown:
+        # Whether there is a scaler follows from the precision, and that another one is gone on in is said.
+        follows = {"scaler"} if self.precision is not None else set()
+        if (set(doc["parts"]) ^ set(self._parts)) - follows:
             raise BadInput(
                 f"the checkpoint holds {sorted(doc['parts'])}, this Run was given {sorted(self._parts)}",
                 hint="give the same parts, or start in another folder: resume is exact or not at all",
@@ -316,34 +373,3 @@ class Run:
                 f"the checkpoint was made with batches of {self._batch_size}, the loader gives {now}",
                 hint="use the same batch size, or start in another folder: it never changes silently",
             )
-
-
-def _write_file(stage: Stage, name: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    with reserved_file(stage, stage.path / name, _bytes(tensors)) as file:
-        write_torch(file, tensors, metadata)
-
-
-def _bytes(value: Any) -> int:
-    """Bytes of the tensors in nested data."""
-    if hasattr(value, "untyped_storage"):
-        return int(value.numel() * value.element_size())
-    if isinstance(value, Mapping):
-        return sum(map(_bytes, value.values()))
-    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0
-
-
-def _without_aliases(weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors to store, and for each tied one the name that holds its bytes."""
-    first: dict[tuple[Any, ...], str] = {}
-    kept: dict[str, Any] = {}
-    aliases: dict[str, str] = {}
-    for name, tensor in weights.items():
-        if not hasattr(tensor, "untyped_storage"):
-            continue
-        key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        if tensor.numel() and key in first:
-            aliases[name] = first[key]
-        else:
-            first[key] = name
-            kept[name] = tensor
-    return kept, aliases

@@ -1,10 +1,11 @@
 """A training loop of one's own with outlast.Run: dropout, shuffled data, a schedule. Writes each step's loss.
 
-Usage: own_loop.py ROOT LOSSES [--steps N] [--every N] [--workers N]
+Usage: own_loop.py ROOT LOSSES [--steps N] [--every N] [--workers N] [--pause SECONDS] [--deadline SPAN]
 """
 
 import argparse
 import sys
+import time
 
 import torch
 
@@ -16,6 +17,8 @@ parser.add_argument("losses")
 parser.add_argument("--steps", type=int, default=60)
 parser.add_argument("--every", type=int, default=5)
 parser.add_argument("--workers", type=int, default=0)
+parser.add_argument("--pause", type=float, default=0.0)
+parser.add_argument("--deadline")
 options = parser.parse_args()
 
 torch.set_num_threads(1)
@@ -29,7 +32,13 @@ model = torch.nn.Sequential(
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
 run = outlast.Run(
-    options.root, model=model, optimizer=optimizer, scheduler=scheduler, every=options.every, keep=outlast.Keep(last=2)
+    options.root,
+    model=model,
+    optimizer=optimizer,
+    scheduler=scheduler,
+    every=options.every,
+    keep=outlast.Keep(last=2),
+    deadline=options.deadline,
 )
 for batch, target in run.steps(loader, total=options.steps):
     loss = torch.nn.functional.mse_loss(model(batch), target)
@@ -37,6 +46,7 @@ for batch, target in run.steps(loader, total=options.steps):
     loss.backward()
     optimizer.step()
     scheduler.step()
+    time.sleep(options.pause)
     with open(options.losses, "a") as file:
         file.write(f"{run.steps_done} {loss.item().hex()}\n")
     run.checkpoint(metrics={"loss": loss.item()})

@@ -1,13 +1,14 @@
 """An ordinary Transformers Trainer script: knows nothing of Outlast. 13.3 MB a save, every 10 of 100 steps.
 
 Usage: trainer.py OUTPUT_DIR [--steps N] [--stop N] [--save N] [--limit N] [--resume] [--only-model]
-       [--best] [--words] [--plain] [--log FILE] [--threads N]
+       [--best] [--words] [--plain] [--log FILE] [--threads N] [--pause SECONDS] [--leak BYTES]
 """
 
 import argparse
 import json
 import re
 import sysconfig
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -48,6 +49,16 @@ class Losses(TrainerCallback):
                 file.write(json.dumps([state.global_step, logs["loss"], logs["learning_rate"]]) + "\n")
 
 
+class Pause(TrainerCallback):
+    """Makes each step take longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        time.sleep(self.seconds)
+
+
 class StopAt(TrainerCallback):
     """Ends the training before its schedule does."""
 
@@ -56,6 +67,17 @@ class StopAt(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_training_stop |= state.global_step >= self.step
+
+
+class Leak(TrainerCallback):
+    """Keeps memory for ever at each step, as a list of losses with their graphs does."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.kept: list[bytearray] = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.kept.append(bytearray(b"1" * self.size))
 
 
 def main() -> None:
@@ -71,7 +93,9 @@ def main() -> None:
     parser.add_argument("--only-model", action="store_true")
     parser.add_argument("--best", action="store_true")
     parser.add_argument("--log")
+    parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--leak", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -110,7 +134,12 @@ def main() -> None:
         args=arguments,
         train_dataset=data,
         eval_dataset=torch.utils.data.Subset(data, range(16)),
-        callbacks=[Losses(options.log)] * bool(options.log) + [StopAt(options.stop)] * bool(options.stop),
+        callbacks=[
+            *[Losses(options.log)] * bool(options.log),
+            *[StopAt(options.stop)] * bool(options.stop),
+            *[Leak(options.leak)] * bool(options.leak),
+            Pause(options.pause),
+        ],
     )
     trainer.train(resume_from_checkpoint=True if options.resume else None)
     print("finished at step", trainer.state.global_step)

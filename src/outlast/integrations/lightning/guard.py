@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from outlast.caches import Reclaim
 from outlast.checkpoints import Policy, Saver, Vault
 from outlast.journal import RUN_VARIABLE
+from outlast.train.leaving import patience
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ def guard_at(root: Path, policy: Policy) -> Guard:
 
 def _wait(root: Path, seconds: float) -> None:
     """Sleep while paused. Lightning answers SIGTERM after the batch: a save that waits would never get there."""
-    time.sleep(seconds)
+    patience(seconds)
     trainer = GUARDS[root].trainer
     if getattr(trainer and trainer(), "received_sigterm", False):
         raise SystemExit(128 + signal.SIGTERM)

@@ -12,6 +12,7 @@ from typing import Any
 
 from outlast.checkpoints import Choice, Policy, inspect
 from outlast.errors import NoWayBack
+from outlast.integrations.lightning import leaving
 from outlast.integrations.lightning.guard import GUARDS, Guard, guard_at, is_sealed, local_path, policy_of
 
 _log = logging.getLogger("outlast")
@@ -39,6 +40,7 @@ def resume_start(original: Callable[..., Any]) -> Callable[..., Any]:
             found = _resume_from(self.trainer, policy, asked, checkpoint_path) if self.trainer.is_global_zero else None
             checkpoint_path, folder = self.trainer.strategy.broadcast(found)
             _move_to(self.trainer, folder)
+            leaving.look_after(self.trainer)
         return original(self, checkpoint_path, *args, **kwargs)
 
     return start

@@ -12,6 +12,7 @@ from typing import Any
 
 from outlast.checkpoints import Draft, Needs, Policy, Stage, reserved_file
 from outlast.integrations import torch_save
+from outlast.integrations.lightning import leaving
 from outlast.integrations.lightning.books import strike_phantoms
 from outlast.integrations.lightning.guard import GUARDS, Guard, best_names, guard_at, is_sealed, local_path, policy_of
 from outlast.journal import RUN_VARIABLE
@@ -106,6 +107,7 @@ def _seal(guard: Guard, name: str, checkpoint: Mapping[str, Any]) -> None:
     _met(guard, name)
     guard.best_names = best_names(guard)
     unwanted, guard.unwanted = guard.unwanted - {name}, set()
+    unwanted |= {leaving.NAME} if leaving.superseded(guard, name, step) else set()
     for other in sorted(unwanted):
         _drop(guard, other)
     try:

@@ -15,17 +15,20 @@ from types import ModuleType
 from typing import Any
 
 from outlast.checkpoints import Keep, Policy
-from outlast.integrations.transformers import resuming, saving, step
+from outlast.integrations.transformers import leaving, resuming, saving, step
 
 __all__ = ["OutlastCallback", "install", "install_utils"]
 
 
-def OutlastCallback(keep: Keep | None = None, *, keep_exact: bool = False) -> Any:  # noqa: N802 (reads as a class)
+def OutlastCallback(  # noqa: N802 (reads as a class)
+    keep: Keep | None = None, *, keep_exact: bool = False, save: str | None = None
+) -> Any:
     """A Trainer callback that guards the Trainer it is given to.
 
     Args:
         keep: retention; None follows ``save_total_limit``, the best model and ``outlast run --keep``.
         keep_exact: always hold a full checkpoint, even if new saves have to be light.
+        save: ``full`` or ``light``; None follows `outlast run --save`. ``save_only_model=True`` is light in any case.
     """
     import transformers.trainer
     import transformers.trainer_utils
@@ -33,7 +36,7 @@ def OutlastCallback(keep: Keep | None = None, *, keep_exact: bool = False) -> An
     install_utils(sys.modules["transformers.trainer_utils"])
     install(sys.modules["transformers.trainer"])
     policy = Policy.from_environment()
-    chosen = policy.with_choice(keep, keep_exact=keep_exact)
+    chosen = policy.with_choice(keep, keep_exact=keep_exact, save=save)
     kind = type("OutlastCallback", (transformers.trainer_callback.TrainerCallback,), {"policy": chosen})
     return kind()
 
@@ -67,6 +70,7 @@ def install(module: ModuleType) -> None:
         trainer._rotate_checkpoints = saving.unless_guarded(trainer._rotate_checkpoints)
     handler = sys.modules["transformers.trainer_callback"].CallbackHandler
     handler.on_save = saving.on_save(handler.on_save)
+    handler.on_step_end = leaving.on_step_end(handler.on_step_end)
 
 
 def install_utils(module: ModuleType) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from outlast.caches import Reclaim
 from outlast.checkpoints import Checkpoint, Keep, Policy, Saver, Vault
 from outlast.journal import RUN_VARIABLE
+from outlast.train.leaving import patience
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ def guard_of(trainer: Any, root: Path) -> Guard | None:
     if root not in guards:
         this = weakref.ref(trainer)
         vault = Vault(root, is_protected=lambda name: _protection(this(), name))
-        guards[root] = Guard(vault, Saver(vault, policy, Reclaim(policy.reclaim, vault.journal)))
+        guards[root] = Guard(vault, Saver(vault, policy, Reclaim(policy.reclaim, vault.journal), wait=patience))
         HANDLERS[trainer.callback_handler] = this
     guard = guards[root]
     limit = trainer.args.save_total_limit

@@ -13,9 +13,10 @@ from typing import Any
 
 from outlast.checkpoints import Policy, Vault, codec, inspect, is_candidate, state
 from outlast.errors import SealError
-from outlast.integrations.ranks import Ranks, is_first_process
-from outlast.integrations.transformers import step
+from outlast.integrations.ranks import is_first_process
+from outlast.integrations.transformers import leaving, saving, step
 from outlast.integrations.transformers.guard import Guard, guard_of, is_guarded_run, known_roots, policy_of
+from outlast.train.ranks import Ranks
 
 _log = logging.getLogger("outlast")
 
@@ -46,12 +47,14 @@ def train(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def train(self: Any, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         guard = guard_of(self, Path(self.args.output_dir).absolute())
-        if guard is not None:
-            ranks = Ranks()
-            found = _resume_from(guard, resume_from_checkpoint) if ranks.is_first else None
-            resume_from_checkpoint = ranks.broadcast(found)
-            step.restore(self, resume_from_checkpoint)
-        return original(self, resume_from_checkpoint, *args, **kwargs)
+        if guard is None:
+            return original(self, resume_from_checkpoint, *args, **kwargs)
+        ranks = Ranks()
+        found = _resume_from(guard, resume_from_checkpoint) if ranks.is_first else None
+        resume_from_checkpoint = ranks.broadcast(found)
+        step.restore(self, resume_from_checkpoint)
+        with leaving.looked_after(self, guard, functools.partial(saving.save_bytes, self, guard)):
+            return original(self, resume_from_checkpoint, *args, **kwargs)
 
     return train
 

@@ -17,10 +17,11 @@ from outlast.checkpoints import Checkpoint, Draft, Needs, Stage, codec, state
 from outlast.errors import BadInput, OutlastError
 from outlast.host import room
 from outlast.integrations import staged
-from outlast.integrations.ranks import Ranks, follow, lead
+from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
-from outlast.integrations.transformers import step
+from outlast.integrations.transformers import leaving, step
 from outlast.integrations.transformers.guard import GUARDS, HANDLERS, Guard, guard_of, rotation
+from outlast.train.ranks import Ranks
 
 _OPTIMIZER = "optimizer.pt"
 _STATE = "trainer_state.json"
@@ -39,13 +40,14 @@ def save_checkpoint(original: Callable[..., Any]) -> Callable[..., Any]:
         write_part = functools.partial(_write_part, self, run)
         ranks = Ranks()
         step.agree(self, ranks)
-        if ranks.is_first:
-            settle(guard)
-            guard.pending = lead(ranks, functools.partial(_save, self, guard), write_part)
-            for folder in guard.pushes:
-                type(self)._push_from_checkpoint(self, str(guard.vault.root / folder.name))
-        else:
-            follow(ranks, write_part)
+        with leaving.timed_save(self):
+            if ranks.is_first:
+                settle(guard)
+                guard.pending = lead(ranks, functools.partial(_save, self, guard), write_part)
+                for folder in guard.pushes:
+                    type(self)._push_from_checkpoint(self, str(guard.vault.root / folder.name))
+            else:
+                follow(ranks, write_part)
 
     return guarded
 
@@ -105,7 +107,7 @@ def _finish(trainer: Any, guard: Guard, stage: Stage) -> Draft:
         without["light"] = (_OPTIMIZER,) if has_optimizer else ()
     if not without:
         without["weights"] = ()
-    return Draft("transformers", without, _metrics(trainer), _notes(trainer, stage))
+    return Draft("transformers", without, _metrics(trainer), _notes(trainer))
 
 
 def _write_sidecar(trainer: Any, stage: Stage) -> bool:
@@ -138,13 +140,16 @@ def _metrics(trainer: Any) -> dict[str, float]:
     return found
 
 
-def _notes(trainer: Any, stage: Stage) -> dict[str, Any]:
+def _notes(trainer: Any) -> dict[str, Any]:
     notes: dict[str, Any] = {"micro_batch_size": trainer._train_batch_size, **step.learned(trainer)}
     if trainer.args.save_only_model:
         notes["why_light"] = "save_only_model"
-    elif stage.kind != "full":
-        notes["why_light"] = "a full save did not fit"
     return notes
+
+
+def save_bytes(trainer: Any, guard: Guard) -> int:
+    """What the next save takes, bytes."""
+    return guard.saver.next_bytes(_needs(trainer))
 
 
 def _needs(trainer: Any) -> Needs:
@@ -168,7 +173,16 @@ def _can_be_light(trainer: Any) -> bool:
     """False where the optimizer's state is sharded, or its meaning is not known: then a save is whole or not at all."""
     if trainer.optimizer is None or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         return False
-    return codec.can_be_light(trainer.optimizer.state_dict())
+    return codec.can_be_light(trainer.optimizer.state_dict()) and _has_safe_form(trainer.lr_scheduler)
+
+
+def _has_safe_form(scheduler: Any) -> bool:
+    """False for a schedule with state of its own classes."""
+    try:
+        codec.pack_views({"scheduler": scheduler.state_dict()} if scheduler is not None else {})
+    except BadInput:
+        return False
+    return True
 
 
 def save_model(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -197,6 +211,8 @@ def on_save(original: Callable[..., Any]) -> Callable[..., Any]:
         trainer = HANDLERS[self]() if self in HANDLERS else None
         for guard in GUARDS.get(trainer, {}).values() if trainer is not None else ():
             settle(guard)
+        if trainer is not None:
+            leaving.leave_if_asked(self, trainer.state.global_step)
         return result
 
     return on_save

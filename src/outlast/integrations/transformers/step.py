@@ -16,11 +16,11 @@ from typing import Any
 
 from outlast.checkpoints import seal
 from outlast.errors import DoesNotFit, SealError
-from outlast.integrations.ranks import Ranks
 from outlast.integrations.transformers import loss_kind
 from outlast.integrations.transformers.guard import guard_of, is_guarded_run, policy_of
 from outlast.train import split
 from outlast.train.advice import TRAINER, Setup, advise, longest
+from outlast.train.ranks import Ranks
 from outlast.train.step import Splitter, Work
 
 NOTE = "memory"
