@@ -49,7 +49,7 @@ def record(
         if mode is not None:
             stack.enter_context(mode)
             recorder.values = Values()
-            stack.enter_context(_conversions_replace_parameters())
+            stack.enter_context(conversions_replace_parameters())
         stack.enter_context(recorder)
         model = model_fn()
         model.train()
@@ -118,7 +118,7 @@ def _transformers_reads_masks() -> Iterator[None]:
 
 
 @contextmanager
-def _conversions_replace_parameters() -> Iterator[None]:
+def conversions_replace_parameters() -> Iterator[None]:
     """``Module.to`` swaps the insides of parameters, which fake tensors refuse: it gives new parameters instead."""
     moved: dict[tuple[Any, int], tuple[Any, Any]] = {}  # the old one is held, so that no other gets its id
 
