@@ -26,6 +26,23 @@ def checkpointing_name(transformers: str | None) -> str:
     return "gradient_checkpointing" if numbers and numbers < (5, 20) else "activation_checkpointing"
 
 
+def model_lines(auto: str, weights: str, rank: int | None, targets: tuple[str, ...] = ()) -> list[str]:
+    """How to load the model so that its weights have the type that was reckoned with: Transformers 5 takes the file's.
+
+    Args:
+        auto: Transformers' class.
+        weights: ``fp32``, ``fp16`` or ``bf16``.
+        rank: of LoRA; None for none.
+        targets: modules that LoRA adapts; empty: peft's own.
+    """
+    dtype = {"fp32": "torch.float32", **_TORCH_TYPES}[weights]
+    lines = [f"model = {auto}.from_pretrained(NAME, dtype={dtype})"]
+    if rank is not None:
+        where = f", target_modules={list(targets) if targets != ('all-linear',) else 'all-linear'!r}" if targets else ""
+        lines.append(f"model = peft.get_peft_model(model, peft.LoraConfig(r={rank}{where}))")
+    return lines
+
+
 def trainer_lines(candidate: Candidate, transformers: str | None = None) -> list[str]:
     """Arguments for Transformers' ``TrainingArguments`` of this version."""
     lines = [
@@ -55,23 +72,22 @@ def lightning_lines(candidate: Candidate, transformers: str | None = None) -> li
 
 def loop_lines(candidate: Candidate, transformers: str | None = None) -> list[str]:
     """A loop of one's own with `outlast.Run`: the loader gives each device's part of the batch, `step` cuts it."""
-    scaler = candidate.precision == "fp16"
-    autocast = candidate.precision != "fp32"
-    loss = "model(**batch).loss"
-    body = [f"def loss_of(batch):\n    with torch.autocast('cuda', {_TORCH_TYPES[candidate.precision]}):\n        return {loss}"
-            if autocast else f"def loss_of(batch):\n    return {loss}"]  # fmt: skip
-    run = "outlast.Run('runs/a', model=model, optimizer=optimizer" + (", scaler=torch.amp.GradScaler('cuda'))" if scaler else ")")
-    lines = [
+    body = ["def loss_of(batch):"]
+    if candidate.precision == "fp32":
+        body += ["    return model(**batch).loss"]
+    else:
+        body += [f'    with torch.autocast("cuda", {_TORCH_TYPES[candidate.precision]}):', "        return model(**batch).loss"]
+    scaler = ', scaler=torch.amp.GradScaler("cuda")' if candidate.precision == "fp16" else ""
+    return [
         *_switch(candidate, "model", transformers, ""),
         f"optimizer = {_OPTIMIZERS[candidate.optimizer]}",
         f"loader = DataLoader(data, batch_size={candidate.micro_batch * candidate.accumulation}, shuffle=True)",
         *body,
-        f"run = {run}",
+        f'run = outlast.Run("runs/a", model=model, optimizer=optimizer{scaler})',
         "for batch in run.steps(loader, epochs=epochs):",
         f"    run.step(batch, loss_of, micro_batch={candidate.micro_batch})",
         "    run.checkpoint()",
     ]
-    return "\n".join(lines).splitlines()
 
 
 def _switch(candidate: Candidate, model: str, transformers: str | None, where: str) -> list[str]:

@@ -36,8 +36,13 @@ def why_not(one: Tried, fit: Fit) -> str:
 
 
 def relative_time(one: Tried, fit: Fit) -> float | None:
-    """How long it takes beside the chosen one, by the roofline; None when not known."""
+    """How long it takes beside the chosen one, by the roofline; None when not known.
+
+    Optimizers are not compared: what 8-bit AdamW computes is not traced.
+    """
     if fit.chosen is None or not one.seconds or not fit.chosen.seconds:
+        return None
+    if one.candidate.optimizer != fit.chosen.candidate.optimizer:
         return None
     return one.seconds / fit.chosen.seconds
 

@@ -49,7 +49,7 @@ def record(
         if mode is not None:
             stack.enter_context(mode)
             recorder.values = Values()
-            stack.enter_context(conversions_replace_parameters())
+            stack.enter_context(_conversions_replace_parameters())
         stack.enter_context(recorder)
         model = model_fn()
         model.train()
@@ -82,6 +82,14 @@ def record(
                         recorder.register(value, "optimizer")
             optimizer.zero_grad(set_to_none=True)
         return recorder.finish()
+
+
+def built(model_fn: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """The model on tensors without data."""
+    recorder = Recorder()
+    recorder.values = Values()
+    with FakeTensorMode(allow_non_fake_inputs=True), _conversions_replace_parameters(), recorder:
+        return model_fn()
 
 
 def _real(batch_fn: Callable[[], Any], recorder: Recorder, mode: FakeTensorMode | None) -> Any:
@@ -118,7 +126,7 @@ def _transformers_reads_masks() -> Iterator[None]:
 
 
 @contextmanager
-def conversions_replace_parameters() -> Iterator[None]:
+def _conversions_replace_parameters() -> Iterator[None]:
     """``Module.to`` swaps the insides of parameters, which fake tensors refuse: it gives new parameters instead."""
     moved: dict[tuple[Any, int], tuple[Any, Any]] = {}  # the old one is held, so that no other gets its id
 

@@ -17,22 +17,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from outlast.budget.estimates import Weights
+from outlast.budget.weights import Weights, failed
 from outlast.budget.subject import Subject
-from outlast.budget.tasks import TASKS
+from outlast.budget.tasks import TASKS, batch_of
 from outlast.checkpoints import codec, state
 from outlast.errors import BadInput
 
 AFFORDABLE = 8_000_000
 """Most parameters that are trained here for it: about 50 ms a step on one core."""
-BEFORE, AFTER, SAMPLES, LENGTH = 60, 30, 8, 64
+BEFORE, AFTER, SAMPLES, LENGTH = 40, 20, 8, 64
 RATE = 1e-3
 _SMALL = {
     "num_hidden_layers": 2, "n_layer": 2, "num_layers": 2, "num_decoder_layers": 2, "n_layers": 2,
     "hidden_size": 128, "n_embd": 128, "d_model": 128, "dim": 128, "hidden_dim": 512,
     "intermediate_size": 512, "d_ff": 512, "n_inner": 512, "head_dim": 32, "d_kv": 32,
     "num_attention_heads": 4, "n_head": 4, "num_heads": 4, "n_heads": 4, "num_key_value_heads": 2,
-    "vocab_size": 512, "max_position_embeddings": 128, "n_positions": 128,
+    "vocab_size": 512, "max_position_embeddings": 128, "n_positions": 128, "image_size": 64,
 }  # fmt: skip
 """A scaled-down model: these values of a config, where it has them and they are larger."""
 
@@ -68,25 +68,36 @@ def measure_straying(subject: Subject, weights: Weights) -> Strayed:
             hint="name a smaller one of the same kind with --checkpoints",
         )
     with _left_alone(torch):
-        run = _Run(small, subject)
-        run.train(0, BEFORE)
-        kept = run.state()
-        plain = run.train(BEFORE, BEFORE + AFTER)
-        losses = {kind: run.resumed(kept, kind) for kind in ("full", "light", "weights")}
+        try:
+            losses = _losses(small)
+        except Exception as error:
+            raise failed(small, error) from error
+    plain = losses.pop("uninterrupted")
     strayed = {
         kind: statistics.fmean(abs(a - b) for a, b in zip(found, plain, strict=True)) for kind, found in losses.items()
     }
     return Strayed(name, AFTER, strayed)
 
 
+def _losses(small: Subject) -> dict[str, list[float]]:
+    """Of the same steps, by what they were resumed from."""
+    run = _Run(small)
+    run.train(0, BEFORE)
+    kept = run.state()
+    found = {"uninterrupted": run.train(BEFORE, BEFORE + AFTER)}
+    return {**found, **{kind: run.resumed(kept, kind) for kind in ("full", "light", "weights")}}
+
+
 @contextmanager
 def _left_alone(torch: Any) -> Iterator[None]:
     """The random generators are afterwards as they were, and figures do not depend on them."""
-    before = state.take_generators()
+    before, threads = state.take_generators(), torch.get_num_threads()
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # threads cost small models more than they give, and the figures are the same everywhere
     try:
         yield
     finally:
+        torch.set_num_threads(threads)
         state.put_generators(before)
 
 
@@ -103,7 +114,10 @@ def _scaled(subject: Subject) -> tuple[Subject, int]:
     def make() -> Any:
         import transformers
 
-        return getattr(transformers, row.auto).from_config(config)
+        from outlast.budget.lora import with_lora
+
+        made = getattr(transformers, row.auto).from_config(config)
+        return made if subject.rank is None else with_lora(made, min(subject.rank, 8))
 
     found = replace(subject, model_fn=make, config=config)
     return found, sum(parameter.numel() for parameter in make().parameters())
@@ -112,7 +126,7 @@ def _scaled(subject: Subject) -> tuple[Subject, int]:
 class _Run:
     """A model in training; its batches are a function of the step."""
 
-    def __init__(self, small: Subject, subject: Subject) -> None:
+    def __init__(self, small: Subject) -> None:
         import torch
 
         self._subject = small
@@ -121,7 +135,7 @@ class _Run:
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # what strays is then the resume, not the noise
-        self._batch = _text(small) if small.config is not None and TASKS[small.task or ""].is_text else None
+        self._batch = None if small.config is None else _text(small) if TASKS[small.task or ""].is_text else _images(small)
         self.optimizer = self._fresh()
 
     def _fresh(self) -> Any:
@@ -144,7 +158,7 @@ class _Run:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         return losses
 
     def resumed(self, kept: tuple[Any, Any], kind: str) -> list[float]:
@@ -164,6 +178,19 @@ def _library() -> tuple[bytes, ...]:
     """The sources of the Python library, the largest first."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"), key=lambda path: (-path.stat().st_size, path.name))
     return tuple(path.read_bytes() for path in files[:16])
+
+
+def _images(subject: Subject) -> Callable[[int], dict[str, Any]]:
+    """Noise, brighter for one class than for the other."""
+    import torch
+
+    def batch(step: int) -> dict[str, Any]:
+        found = batch_of(subject.config, subject.task or "", SAMPLES, 0, padded=False)
+        classes = torch.randint(0, 2, (SAMPLES,))
+        noise = torch.randn_like(found["pixel_values"]) + classes.view(-1, 1, 1, 1)
+        return {**found, "pixel_values": noise, "labels": classes}
+
+    return batch
 
 
 def _text(subject: Subject) -> Callable[[int], dict[str, Any]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,21 @@ def _signs(flat: Any) -> tuple[Any, Any]:
 def sidecar_bytes(parameters: int) -> int:
     """About what the light form of an optimizer's state takes, bytes, for so many trained numbers."""
     return parameters * 3 // 16
+
+
+def light_bytes(shape: Sequence[int], size: int) -> int:
+    """Bytes of the tensors in the light form of one parameter's AdamW moments.
+
+    Args:
+        shape: of the parameter.
+        size: bytes of one number of its moments.
+    """
+    count = math.prod(shape)
+    if len(shape) < 2 or count <= 1:
+        return 2 * count * size
+    blocks = -(-count // _BLOCK)
+    signs, sizes, means = blocks * _BLOCK // 8, 2 * blocks, 4 * (shape[0] + count // shape[0])
+    return signs + sizes + means
 
 
 def from_light(light: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from outlast.doctor.checks import CHECKS, diagnose, exit_code
 from outlast.doctor.facts import Facts
 from outlast.doctor.findings import Check, Finding, Mend, Status
 from outlast.doctor.gather import gather
+from outlast.doctor.gpu import DriverQuestion
 from outlast.doctor.mend import Mended, mend
 
 __all__ = [
     "CHECKS",
     "Check",
+    "DriverQuestion",
     "Facts",
     "Finding",
     "Mend",
