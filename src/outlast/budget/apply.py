@@ -185,8 +185,9 @@ class _Rewriting:
             )
         self.world = self.said("world") or 1
         self.micro_batch: int = micro or reduced
-        # Beside a batch size, a reduced one brings its own accumulation: the batch is what stood there first.
-        steps = 1 if micro and reduced else self.said("accumulation") or 1
+        # Beside a larger batch size, a reduced one brings its own accumulation: the batch is what stood there first.
+        is_wish = micro and reduced and reduced < micro
+        steps = 1 if is_wish else self.said("accumulation") or 1
         self.effective: int = self.micro_batch * steps * self.world
 
     def keys(self, role: str) -> Iterator[Key]:

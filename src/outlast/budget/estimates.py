@@ -36,6 +36,8 @@ def estimator(subject: Subject, gpu: Gpu, weights: Weights) -> Callable[[Candida
         except Exception as error:
             raise failed(subject, error) from error
         buckets = weights.trained_bytes if candidate.world > 1 else 0
-        return Estimate(said.needed_bytes + buckets, said.batch_seconds, said.optimizer_seconds, said)
+        return Estimate(
+            said.needed_bytes + buckets, said.batch_seconds, said.optimizer_seconds, said.parts.optimizer, said
+        )
 
     return estimate

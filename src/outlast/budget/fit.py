@@ -9,8 +9,9 @@ What changes training the least is given up first:
 Precision is as asked. A micro-batch that does not divide the batch is never taken: the effective batch is exact.
 
 Few predictions are made. In one way of training, a larger micro-batch needs more memory and takes less time a sample,
-so the largest that fits is found by bisection over the divisors, and is the fastest of its kind. One exception is kept
-apart: the whole batch at once needs no gradients beside its activations, so it may fit where half of it does not.
+so the largest divisor that fits is the fastest of its kind; needs being nearly linear in it, it is guessed from two
+known ones, then bisected. The whole batch is asked apart: it needs no gradients beside its activations, so it may fit
+where half of it does not. Optimizers are not asked for where the state of the first one is less than what is short.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Estimate:
     """Forward and backward of one micro-batch, by a roofline: ranks candidates, and is no ETA; None when not known."""
     optimizer_seconds: float | None = None
     """One move of the optimizer, likewise."""
+    optimizer_bytes: int | None = None
+    """Of what is needed, the optimizer's state; None when not known."""
     prediction: Prediction | None = None
     """What it is made of; None when that is not known."""
 
@@ -135,7 +138,7 @@ def choose(wanted: Wanted, estimate: Callable[[Candidate], Estimate]) -> Fit:
     Args:
         wanted: the batch, the device and what may be changed.
         estimate: what a candidate needs; called once for each. For accumulation of two and more it must not fall
-            while the micro-batch grows.
+            while the micro-batch grows, and recomputing must not need more than keeping.
 
     Raises:
         BadInput: for a batch that the devices cannot share evenly, or that is none.
@@ -213,16 +216,30 @@ def _first(asked: _Asked, length: int | None) -> Tried | None:
         found = _fastest(asked, optimizer, length)
         if found is not None:
             return found
+        if not any(_hangs_on_optimizer(one, asked.wanted) for one in asked.all()):
+            return None
     return None
 
 
+def _hangs_on_optimizer(one: Tried, wanted: Wanted) -> bool:
+    state = one.estimate.optimizer_bytes
+    return state is None or one.estimate.needed_bytes - state <= wanted.allowed_bytes
+
+
 def _fastest(asked: _Asked, optimizer: str, length: int | None) -> Tried | None:
-    allowed = asked.wanted.checkpointing
-    kept = _largest(asked, optimizer, length, checkpointing=False) if False in allowed else None
-    if True not in allowed or (kept is not None and kept.candidate.accumulation == 1):
-        return kept  # computing again what need not be can only be slower
+    kinds = asked.wanted.checkpointing
+    ways = {kind: _Way(asked, optimizer, length, checkpointing=kind) for kind in sorted(kinds)}
+    first, *others = ways.values()
+    whole = first.whole()
+    if whole is not None:
+        return whole  # computing again what need not be can only be slower
+    whole = next(filter(None, (way.whole() for way in others)), None)
+    least = ways[max(kinds)].at(1)
+    if not least.fits:
+        return whole
+    kept = ways[False].largest(least) if False in ways else None
     above = kept.candidate.micro_batch if kept is not None else 0
-    recomputed = _largest(asked, optimizer, length, checkpointing=True, above=above)
+    recomputed = whole or (ways[True].largest(least, above) if True in ways else None)
     return min((one for one in (kept, recomputed) if one is not None), key=_cost, default=None)
 
 
@@ -231,28 +248,58 @@ def _cost(one: Tried) -> tuple[float, bool]:
     return (one.seconds or 0.0, one.candidate.checkpointing)
 
 
-def _largest(
-    asked: _Asked, optimizer: str, length: int | None, *, checkpointing: bool, above: int = 0
-) -> Tried | None:
-    """The largest micro-batch above this one that fits."""
-    wanted = asked.wanted
+class _Way:
+    """Candidates that differ in the micro-batch only."""
 
-    def at(micro_batch: int) -> Tried:
-        return asked(candidate(wanted, micro_batch, checkpointing=checkpointing, optimizer=optimizer, length=length))
+    def __init__(self, asked: _Asked, optimizer: str, length: int | None, *, checkpointing: bool) -> None:
+        self._asked, self._wanted = asked, asked.wanted
+        self._optimizer, self._length, self._checkpointing = optimizer, length, checkpointing
 
-    sizes = [n for n in divisors(wanted.on_one_device) if n > above and n <= (wanted.at_most or n)]
-    if sizes and sizes[-1] == wanted.on_one_device:
-        whole = at(sizes.pop())
-        if whole.fits:
-            return whole
-    found = None
-    while sizes:
-        middle = len(sizes) // 2
-        one = at(sizes[middle])
-        if one.fits:
-            found = one
-        sizes = sizes[middle + 1 :] if one.fits else sizes[:middle]
-    return found
+    def at(self, micro_batch: int) -> Tried:
+        return self._asked(
+            candidate(
+                self._wanted, micro_batch, checkpointing=self._checkpointing, optimizer=self._optimizer,
+                length=self._length,
+            )
+        )  # fmt: skip
+
+    def whole(self) -> Tried | None:
+        """All samples at once, where that is allowed and fits."""
+        size = self._wanted.on_one_device
+        if size > (self._wanted.at_most or size):
+            return None
+        found = self.at(size)
+        return found if found.fits else None
+
+    def largest(self, least: Tried, above: int = 0) -> Tried | None:
+        """The largest micro-batch that fits of those above this one and below the whole batch.
+
+        Args:
+            least: one sample at a time, in this way or in a lighter one: where the guesses start from.
+            above: a smaller one is of no use.
+        """
+        size, most = self._wanted.on_one_device, self._wanted.at_most
+        sizes = [n for n in divisors(size) if above < n < size and n <= (most or n)]
+        low, high, found, rounds = (1, least.estimate.needed_bytes), None, None, 0
+        if most is None or most >= size:
+            high = (size, self.at(size).estimate.needed_bytes)
+        while sizes:
+            index = _guess(sizes, low, high, self._wanted.allowed_bytes) if rounds < 2 else len(sizes) // 2
+            one = self.at(sizes[index])
+            point = (sizes[index], one.estimate.needed_bytes)
+            low, high = (point, high) if one.fits else (low, point)
+            found = one if one.fits else found
+            sizes = sizes[index + 1 :] if one.fits else sizes[:index]
+            rounds += 1
+        return found
+
+
+def _guess(sizes: Sequence[int], low: tuple[int, int], high: tuple[int, int] | None, allowed: int) -> int:
+    """Index of the largest size that fits if needs grow in a straight line from one known point to the other."""
+    if high is None or high[1] <= low[1]:
+        return len(sizes) - 1
+    largest = low[0] + (allowed - low[1]) * (high[0] - low[0]) / (high[1] - low[1])
+    return max(0, sum(size <= largest for size in sizes) - 1)
 
 
 def _longest(asked: _Asked, lengths: Sequence[int]) -> int | None:

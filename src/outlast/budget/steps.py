@@ -63,7 +63,8 @@ def record(
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = optimizer_fn(trained)
         for step in range(1, steps + 1):
-            for _ in range(accumulation):
+            # Before the last step one batch is enough: it makes the gradients from which the optimizer makes its state.
+            for _ in range(accumulation if step == steps else 1):
                 recorder.phase = f"forward {step}"
                 batch = _real(batch_fn, recorder, mode)
                 with around():
