@@ -24,7 +24,9 @@ T4 = Candidate(4, 4, 1, "fp16", True, "adamw-8bit", 512)
 
 
 def effective(config: dict[str, Any]) -> int:
-    micro = next(config[key] for key in ("batch_size", "per_device_train_batch_size", "reduced_batch_size") if key in config)
+    micro = next(
+        config[key] for key in ("batch_size", "per_device_train_batch_size", "reduced_batch_size") if key in config
+    )
     steps = config.get("gradient_accumulation_steps", config.get("accumulate_grad_batches", 1))
     return int(micro * steps * config.get("world_size", config.get("devices", 1)))
 

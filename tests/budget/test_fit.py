@@ -1,4 +1,4 @@
-"""The search for a way to train that fits, on predictors that are made up: by the thousand, against trying everything."""
+"""The search for a way to train that fits, on made-up predictors, against trying everything."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def test_a_shorter_length_is_the_longest_that_fits_and_only_where_the_own_one_do
 
 def fits_one_at_a_time(wanted: Wanted, estimate: Predictor, length: int) -> bool:
     return any(
-        estimate(candidate(wanted, 1, checkpointing=max(wanted.checkpointing), optimizer=name, length=length)).needed_bytes
+        estimate(
+            candidate(wanted, 1, checkpointing=max(wanted.checkpointing), optimizer=name, length=length)
+        ).needed_bytes
         <= wanted.allowed_bytes
         for name in wanted.optimizers
     )

@@ -20,7 +20,13 @@ ALL = [
 
 @pytest.mark.parametrize(
     ("version", "word"),
-    [("4.57.1", "gradient"), ("5.19.0", "gradient"), ("5.20.0", "activation"), ("5.23.0", "activation"), (None, "activation")],
+    [
+        ("4.57.1", "gradient"),
+        ("5.19.0", "gradient"),
+        ("5.20.0", "activation"),
+        ("5.23.0", "activation"),
+        (None, "activation"),
+    ],
 )
 def test_activation_checkpointing_has_the_word_of_the_version(version: str | None, word: str) -> None:
     assert checkpointing_name(version) == f"{word}_checkpointing"

@@ -22,7 +22,9 @@ SMALL = {
 OWN = """
 import torch
 def parts():
-    return (lambda: torch.nn.Linear(8, 8), lambda samples: torch.zeros(samples, 8), lambda model, batch: model(batch).sum())
+    def loss_fn(model, batch):
+        return model(batch).sum()
+    return (lambda: torch.nn.Linear(8, 8), lambda samples: torch.zeros(samples, 8), loss_fn)
 def with_length():
     return (lambda: torch.nn.Linear(8, 8), lambda samples, length: torch.zeros(samples, length, 8))
 def wrong():
@@ -55,8 +57,8 @@ def test_every_well_known_name_is_a_config_with_a_task(shape: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("bert-base", 109.5), ("bert-large", 335.1), ("gpt2", 124.4), ("llama-2-7b", 6738.4), ("llama-3.1-8b", 8030.3),
-     ("llama-3.2-1b", 1235.8), ("mistral-7b", 7241.7), ("qwen2.5-0.5b", 494.0), ("t5-base", 222.9)],
+    [("bert-base", 109.5), ("gpt2", 124.4), ("llama-2-7b", 6738.4), ("llama-3.1-8b", 8030.3), ("llama-3.2-1b", 1235.8),
+     ("qwen2.5-0.5b", 494.0), ("t5-base", 222.9)],
 )  # fmt: skip
 def test_a_well_known_model_has_the_parameters_that_it_is_known_for(name: str, millions: float) -> None:
     assert weights_of(subject_named(name, Wishes())).count / 1e6 == pytest.approx(millions, abs=0.06)
@@ -94,12 +96,14 @@ def test_padding_is_in_the_batch_unless_it_is_said_not_to_be(small: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("model", "task"),
-    [("distilbert-base", "token-classification"), ("distilbert-base", "question-answering"),
-     ("distilbert-base", "masked-lm"), ("gpt2", "sequence-classification"), ("t5-base", "auto"), ("vit-base", "auto")],
+    ("kind", "task"),
+    [("distilbert", "token-classification"), ("distilbert", "question-answering"), ("distilbert", "masked-lm"),
+     ("gpt2", "sequence-classification"), ("t5", "seq2seq-lm"), ("vit", "image-classification")],
 )  # fmt: skip
-def test_every_task_is_predicted(model: str, task: str) -> None:
-    found = subject_named(model, Wishes(task=task, length=None if model == "vit-base" else 8))
+def test_every_task_is_predicted(kind: str, task: str, tmp_path: Path) -> None:
+    few = {"n_layers": 1, "n_layer": 1, "num_layers": 1, "num_hidden_layers": 1, "decoder_start_token_id": 0}
+    AutoConfig.for_model(kind, **few).save_pretrained(tmp_path)
+    found = subject_named(str(tmp_path), Wishes(task=task, length=None if kind == "vit" else 8))
     assert weights_of(found).can_checkpoint
     assert predict(found.model_fn, lambda: found.batch(2, found.length), gpu=gpu_named("T4")).fits is True
 
@@ -135,7 +139,7 @@ def test_what_code_of_ones_own_does_wrong_is_said(tmp_path: Path, function: str,
 
 @pytest.mark.parametrize(
     ("wishes", "says"),
-    [(Wishes(length=4096), "4096 tokens"), (Wishes(task="chess"), "no task"), (Wishes(weights="fp16"), "cannot be trained"),
+    [(Wishes(length=4096), "4096 tokens"), (Wishes(task="chess"), "no task"), (Wishes(weights="fp16"), "cannot be"),
      (Wishes(weights="fp4"), "no type"), (Wishes(rank=0), "rank 0")],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(small: Path, wishes: Wishes, says: str) -> None:

@@ -67,7 +67,9 @@ class Applied:
     def __str__(self) -> str:
         lines = [f"  {one.key}: {_shown(one.before)} -> {_shown(one.after)}  ({one.why})" for one in self.changes]
         parts = f"{self.micro_batch} x {self.accumulation}" + (f" x {self.world} devices" if self.world > 1 else "")
-        return "\n".join([*(lines or ["  nothing to change"]), f"  effective batch: {self.effective_batch}, as before ({parts})"])
+        return "\n".join(
+            [*(lines or ["  nothing to change"]), f"  effective batch: {self.effective_batch}, as before ({parts})"]
+        )
 
 
 def apply(
@@ -218,7 +220,9 @@ class _Rewriting:
         """Half precision without saying which is any."""
         said = [key.read(self.config[key.name]) for key in there]
         said = [one for one in said if one is not None]
-        return (not there and value == "fp32") or (bool(said) and all(one in (value, "half") for one in said) and value != "fp32")
+        return (not there and value == "fp32") or (
+            bool(said) and all(one in (value, "half") for one in said) and value != "fp32"
+        )
 
     def _lacks_type(self, role: str, there: list[Key], value: Any) -> bool:
         """TrainingArguments say fp16 and bf16 by a key each."""

@@ -179,9 +179,7 @@ def candidate(
 class _Asked:
     """The estimates so far; none is asked for twice."""
 
-    def __init__(
-        self, wanted: Wanted, estimate: Callable[[Candidate], Estimate], known: Sequence[Tried] = ()
-    ) -> None:
+    def __init__(self, wanted: Wanted, estimate: Callable[[Candidate], Estimate], known: Sequence[Tried] = ()) -> None:
         self.wanted, self._estimate = wanted, estimate
         self._known = {one.candidate: one for one in known}
 
@@ -198,9 +196,7 @@ class _Asked:
 
 def _check(wanted: Wanted) -> None:
     if wanted.global_batch < 1 or wanted.world < 1:
-        raise BadInput(
-            f"a batch of {wanted.global_batch} on {wanted.world} devices", hint="both count from 1 up"
-        )
+        raise BadInput(f"a batch of {wanted.global_batch} on {wanted.world} devices", hint="both count from 1 up")
     if wanted.global_batch % wanted.world:
         below = wanted.global_batch // wanted.world * wanted.world
         near = " or ".join(str(n) for n in (below, below + wanted.world) if n)

@@ -45,7 +45,12 @@ _SPEED = "speed: NVIDIA's datasheet or white paper of that card, dense"
 
 
 def _row(
-    name: str, total_mib: int, capability: tuple[int, int], context_mib: int, speed: tuple[float, float, float], seen: str = ""
+    name: str,
+    total_mib: int,
+    capability: tuple[int, int],
+    context_mib: int,
+    speed: tuple[float, float, float],
+    seen: str = "",
 ) -> Gpu:
     """``speed``: float32 and half-precision TFLOP/s, GB/s. ``seen``: GiB as torch's messages have it."""
     half = "bf16" if capability >= (8, 0) else "fp16"
@@ -106,13 +111,19 @@ def gpu_like(name: str, capability: tuple[int, int], memory_bytes: int) -> Gpu:
     def distance(row: Gpu) -> tuple[bool, int, int]:
         (major, minor), (own_major, own_minor) = row.capability, capability
         is_named = _plain(row.name.split("-")[0]) in _plain(name)
-        return not is_named, abs((major * 10 + minor) - (own_major * 10 + own_minor)), abs(row.memory_bytes - memory_bytes)
+        return (
+            not is_named,
+            abs((major * 10 + minor) - (own_major * 10 + own_minor)),
+            abs(row.memory_bytes - memory_bytes),
+        )
 
     like = min(GPUS, key=distance)
     return replace(
         like,
         name=name,
-        memory_bytes=min(memory_bytes, like.memory_bytes) if abs(memory_bytes / like.memory_bytes - 1) < 0.05 else memory_bytes,
+        memory_bytes=min(memory_bytes, like.memory_bytes)
+        if abs(memory_bytes / like.memory_bytes - 1) < 0.05
+        else memory_bytes,
         capability=capability,
         half="bf16" if capability >= (8, 0) else "fp16",
         source=f"total: its driver; all else: {like.name} of the table",

@@ -28,6 +28,10 @@ def _half(value: Any) -> str | None:
     return "half" if value else "fp32"
 
 
+def _is_half(precision: str) -> bool:
+    return precision != "fp32"
+
+
 def _accelerate_precision(value: Any) -> str:
     return "fp32" if value in (None, False, "no", "fp32") else str(value)
 
@@ -57,12 +61,19 @@ def _optimizer(value: Any) -> str | None:
     return "adamw-8bit" if "8bit" in text else "adamw"
 
 
-def _named(role: str, names: str, family: str = "plain", **how: Any) -> tuple[Key, ...]:
-    return tuple(Key(name, role, family=family, **how) for name in names.split())
+def _same(value: Any) -> Any:
+    return value
 
 
-_IS = {"read": bool, "write": bool}
-_HALF = {"read": _half, "write": lambda precision: precision != "fp32"}
+def _named(
+    role: str,
+    names: str,
+    family: str = "plain",
+    read: Callable[[Any], Any] = _same,
+    write: Callable[[Any], Any] = _same,
+) -> tuple[Key, ...]:
+    return tuple(Key(name, role, read, write, family) for name in names.split())
+
 
 KEYS: tuple[Key, ...] = (
     *_named("micro_batch", "batch_size train_batch_size micro_batch_size"),
@@ -70,24 +81,24 @@ KEYS: tuple[Key, ...] = (
     *_named("micro_batch", "per_device_train_batch_size per_gpu_train_batch_size", "trainer"),
     *_named("accumulation", "gradient_accumulation_steps accumulation_steps grad_accum_steps gradient_accumulation"),
     *_named("accumulation", "accumulate_grad_batches", "lightning"),
-    *_named("precision", "use_mixed_precision use_amp amp mixed_precision_training", **_HALF),
+    *_named("precision", "use_mixed_precision use_amp amp mixed_precision_training", read=_half, write=_is_half),
     Key("mixed_precision", "precision", _accelerate_precision, lambda precision: {"fp32": "no"}.get(precision, precision)),
     Key("fp16", "precision", lambda value: "fp16" if value else None, lambda precision: precision == "fp16", "trainer"),
     Key("bf16", "precision", lambda value: "bf16" if value else None, lambda precision: precision == "bf16", "trainer"),
     Key("precision", "precision", _lightning_precision, _TO_LIGHTNING.__getitem__, "lightning"),
-    *_named("checkpointing", "use_gradient_checkpointing", **_IS),
-    *_named("checkpointing", "gradient_checkpointing activation_checkpointing", "trainer", **_IS),
+    *_named("checkpointing", "use_gradient_checkpointing", read=bool, write=bool),
+    *_named("checkpointing", "gradient_checkpointing activation_checkpointing", "trainer", read=bool, write=bool),
     Key("optim", "optimizer", _optimizer, _TO_TRAINER.__getitem__, "trainer"),
     Key("optimizer", "optimizer", _optimizer),
     *_named("length", "max_length max_seq_length max_seq_len sequence_length"),
     *_named("save", "save", read=lambda value: value if value in ("full", "light") else None),
-    *_named("save_state", "save_optimizer_state", **_IS),
-    *_named("weights_only", "save_only_model", "trainer", **_IS),
-    *_named("weights_only", "save_weights_only", "lightning", **_IS),
+    *_named("save_state", "save_optimizer_state", read=bool, write=bool),
+    *_named("weights_only", "save_only_model", "trainer", read=bool, write=bool),
+    *_named("weights_only", "save_weights_only", "lightning", read=bool, write=bool),
     *_named("clear", "clear_cache_every empty_cache_steps"),
     *_named("clear", "torch_empty_cache_steps", "trainer"),
-    *_named("find_batch", "auto_find_batch_size", "trainer", **_IS),
-    *_named("find_batch", "auto_scale_batch_size", "lightning", **_IS),
+    *_named("find_batch", "auto_find_batch_size", "trainer", read=bool, write=bool),
+    *_named("find_batch", "auto_scale_batch_size", "lightning", read=bool, write=bool),
     *_named("workers", "num_workers"),
     *_named("workers", "dataloader_num_workers", "trainer"),
     *_named("epochs", "num_epochs epochs"),

@@ -42,7 +42,7 @@ class Adapted(torch.nn.Module):  # type: ignore[misc]
 
     def __init__(self, inner: Any, rank: int) -> None:
         super().__init__()
-        inputs, outputs = _sides(inner)
+        inputs, outputs = _sides(inner) or (0, 0)
         self.inner = inner
         self.down = torch.nn.Linear(inputs, rank, bias=False)
         self.up = torch.nn.Linear(rank, outputs, bias=False)

@@ -76,7 +76,10 @@ def loop_lines(candidate: Candidate, transformers: str | None = None) -> list[st
     if candidate.precision == "fp32":
         body += ["    return model(**batch).loss"]
     else:
-        body += [f'    with torch.autocast("cuda", {_TORCH_TYPES[candidate.precision]}):', "        return model(**batch).loss"]
+        body += [
+            f'    with torch.autocast("cuda", {_TORCH_TYPES[candidate.precision]}):',
+            "        return model(**batch).loss",
+        ]
     scaler = ', scaler=torch.amp.GradScaler("cuda")' if candidate.precision == "fp16" else ""
     return [
         *_switch(candidate, "model", transformers, ""),

@@ -26,7 +26,9 @@ class Shape:
     """Repository on the hub whose config.json has them."""
 
 
-def _llama(vocabulary: int, hidden: int, inner: int, layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
+def _llama(
+    vocabulary: int, hidden: int, inner: int, layers: int, heads: int, groups: int, **more: Any
+) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": groups, **more,

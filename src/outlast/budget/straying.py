@@ -17,9 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from outlast.budget.weights import Weights, failed
 from outlast.budget.subject import Subject
 from outlast.budget.tasks import TASKS, batch_of
+from outlast.budget.weights import Weights, failed
 from outlast.checkpoints import codec, state
 from outlast.errors import BadInput
 
@@ -135,7 +135,9 @@ class _Run:
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # what strays is then the resume, not the noise
-        self._batch = None if small.config is None else _text(small) if TASKS[small.task or ""].is_text else _images(small)
+        self._batch = (
+            None if small.config is None else _text(small) if TASKS[small.task or ""].is_text else _images(small)
+        )
         self.optimizer = self._fresh()
 
     def _fresh(self) -> Any:
@@ -176,7 +178,9 @@ class _Run:
 @lru_cache(maxsize=1)
 def _library() -> tuple[bytes, ...]:
     """The sources of the Python library, the largest first."""
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"), key=lambda path: (-path.stat().st_size, path.name))
+    files = sorted(
+        Path(sysconfig.get_paths()["stdlib"]).glob("*.py"), key=lambda path: (-path.stat().st_size, path.name)
+    )
     return tuple(path.read_bytes() for path in files[:16])
 
 

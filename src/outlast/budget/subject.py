@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +190,7 @@ def _own(place: str, function: str, wishes: Wishes) -> Subject:
     if isinstance(made, Subject):
         found = made
     elif 2 <= len(parts) <= 3 and all(map(callable, parts)):
-        found = Subject(*parts, name=f"{Path(place).name}:{function}")
+        found = replace(Subject(*parts), name=f"{Path(place).name}:{function}")
     else:
         raise BadInput(
             f"{place}:{function} returned {type(made).__name__}",
@@ -213,11 +213,12 @@ def _module(place: str) -> Any:
 
 
 def _with_length(found: Subject, asked: int | None) -> Subject:
-    from dataclasses import replace
-
     takes = len(inspect.signature(found.batch_fn).parameters)
     if takes < 2 and asked is not None:
         raise BadInput(
-            "--length was given, and the batch function takes none", hint="def batch_fn(samples, length), or no --length"
+            "--length was given, and the batch function takes none",
+            hint="def batch_fn(samples, length), or no --length",
         )
-    return replace(found, length=asked if asked is not None else (found.length or _LONGEST_USUAL) if takes > 1 else None)
+    return replace(
+        found, length=asked if asked is not None else (found.length or _LONGEST_USUAL) if takes > 1 else None
+    )

@@ -57,7 +57,7 @@ TASKS: Mapping[str, Task] = {
         "AutoModelForImageClassification", ("ForImageClassification",), _one_each, is_text=False
     ),
 }
-"""By name. ``auto`` takes an encoder that was trained on masked words for a classifier: that is what most are tuned to."""
+"""By name. ``auto`` takes an encoder that was trained on masked words for a classifier: most are tuned to that."""
 
 
 def task_of(config: Any, asked: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -56,9 +56,7 @@ def fit(
     no_padding: Annotated[
         bool, typer.Option("--no-padding", help="All sequences are of full length: no mask.")
     ] = False,
-    preset: Annotated[
-        str, typer.Option(metavar="NAME", help="quick-test, low-memory, ultra-low or max-quality.")
-    ] = "",
+    preset: Annotated[str, typer.Option(metavar="NAME", help="quick-test, low-memory, ultra-low or max-quality.")] = "",
     world: Annotated[int, typer.Option(metavar="N", help="GPUs that share the batch (DistributedDataParallel).")] = 1,
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="What each kind of checkpoint takes, and what resuming from it costs.")
