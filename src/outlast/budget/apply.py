@@ -23,10 +23,10 @@ WHY = {
     "optimizer": "its state is smaller; training takes another course",
     "length": "shorter sequences: other data",
     "save_state": "`save` says it from now on: bare weights resume with a fresh optimizer",
-    "light": "1 % larger than bare weights, resumes at its step and rate, strays about a fifth as far (benchmarks/light.py)",
+    "light": "1 % of a full state beside the weights; its loss strays a fifth as far (benchmarks/light.py)",
     "full": "resume is exact",
     "weights_only": "a folder without an optimizer resumes with a fresh one and a restarted schedule",
-    "clear": "emptying the cache every N steps costs speed; Outlast does it when fragments were measured to hold memory",
+    "clear": "emptying the cache every N steps costs speed; Outlast does it when fragments hold memory",
     "find_batch": "it changes the effective batch silently, and starts the training again; Outlast splits the batch",
     "other": "asked for",
 }

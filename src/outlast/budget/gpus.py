@@ -57,7 +57,8 @@ def _row(
     source = f"{_TORCH.format(seen) if seen else _SMI}; {_CONTEXT}; {_SPEED}"
     single, halves, bandwidth = speed
     return Gpu(
-        name, total_mib * MIB, capability, half, context_mib * MIB, source, single * 1e12, halves * 1e12, bandwidth * 1e9
+        name, total_mib * MIB, capability, half, context_mib * MIB, source,
+        single_flops=single * 1e12, half_flops=halves * 1e12, bandwidth=bandwidth * 1e9,
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ def _count(value: Any) -> int | None:
 
 
 _TO_LIGHTNING: Mapping[str, str] = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
+_TO_ACCELERATE = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 _TO_TRAINER = {"adamw": "adamw_torch_fused", "adamw-8bit": "adamw_bnb_8bit", "adafactor": "adafactor"}
 
 
@@ -82,7 +83,7 @@ KEYS: tuple[Key, ...] = (
     *_named("accumulation", "gradient_accumulation_steps accumulation_steps grad_accum_steps gradient_accumulation"),
     *_named("accumulation", "accumulate_grad_batches", "lightning"),
     *_named("precision", "use_mixed_precision use_amp amp mixed_precision_training", read=_half, write=_is_half),
-    Key("mixed_precision", "precision", _accelerate_precision, lambda precision: {"fp32": "no"}.get(precision, precision)),
+    Key("mixed_precision", "precision", _accelerate_precision, _TO_ACCELERATE.__getitem__),
     Key("fp16", "precision", lambda value: "fp16" if value else None, lambda precision: precision == "fp16", "trainer"),
     Key("bf16", "precision", lambda value: "bf16" if value else None, lambda precision: precision == "bf16", "trainer"),
     Key("precision", "precision", _lightning_precision, _TO_LIGHTNING.__getitem__, "lightning"),

@@ -1,7 +1,7 @@
 """LoRA as peft trains it, as far as it bears on memory. Needs torch.
 
-What peft 0.21 does by default, without being needed: the model is frozen; beside each target module lie float32 matrices
-of low rank; the input is cast to float32 before them; the head of a classifier is trained too, as a copy.
+What peft 0.21 does by default, without being needed: the model is frozen; beside each target module lie matrices of low
+rank in float32; the input is cast to float32 before them; the head of a classifier is trained too, as a copy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How long operations take on a GPU, at best: for ranking ways to train, not for an ETA. Needs torch.
 
 Each operation takes the longest of its arithmetic at the GPU's peak, its bytes at the memory's speed, and its launch
-(Williams, Waterman and Patterson 2009, "Roofline"). Over the seven published throughputs of research/memory.md section 4
-the mean error was 39 %, with the right order in all but one pair.
+(Williams, Waterman and Patterson 2009, "Roofline"). Over seven published throughputs the mean error was 39 %, with the
+right order in all but one pair (research/memory.md, section 4).
 """
 
 from __future__ import annotations

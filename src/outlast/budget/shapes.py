@@ -53,7 +53,9 @@ _ROBERTA = {"vocab_size": 50_265, "max_position_embeddings": 514, "type_vocab_si
 SHAPES: tuple[Shape, ...] = (
     Shape("bert-base", "bert", "BertForMaskedLM", _encoder(12, 768, 12), "google-bert/bert-base-uncased"),
     Shape("bert-large", "bert", "BertForMaskedLM", _encoder(24, 1024, 16), "google-bert/bert-large-uncased"),
-    Shape("roberta-base", "roberta", "RobertaForMaskedLM", _encoder(12, 768, 12, **_ROBERTA), "FacebookAI/roberta-base"),
+    Shape(
+        "roberta-base", "roberta", "RobertaForMaskedLM", _encoder(12, 768, 12, **_ROBERTA), "FacebookAI/roberta-base"
+    ),
     Shape(
         "roberta-large", "roberta", "RobertaForMaskedLM", _encoder(24, 1024, 16, **_ROBERTA), "FacebookAI/roberta-large"
     ),

@@ -25,7 +25,7 @@ from outlast.errors import BadInput
 
 AFFORDABLE = 8_000_000
 """Most parameters that are trained here for it: about 50 ms a step on one core."""
-BEFORE, AFTER, SAMPLES, LENGTH = 40, 20, 8, 64
+BEFORE, AFTER, SAMPLES, LENGTH = 100, 20, 8, 64
 RATE = 1e-3
 _SMALL = {
     "num_hidden_layers": 2, "n_layer": 2, "num_layers": 2, "num_decoder_layers": 2, "n_layers": 2,

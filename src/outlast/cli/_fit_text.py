@@ -162,7 +162,7 @@ def _checkpoints(answer: Answer) -> Iterator[str]:
     yield from table(["checkpoint", "bytes", "of full", "strays", "in DESIGN.md", "keeps"], rows).splitlines()
     if strayed:
         yield f"strays: mean |loss - uninterrupted loss| over {strayed.steps} steps after the resume, measured on"
-        yield f"    {strayed.model}, trained here with AdamW"
+        yield f"    {strayed.model}, trained here for some steps with AdamW: one run, its size of things only"
     elif answer.strayed is not None:
         yield f"strays: not measured: {answer.strayed}"
 
