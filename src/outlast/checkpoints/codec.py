@@ -115,17 +115,28 @@ def sidecar_bytes(parameters: int) -> int:
     return parameters * 3 // 16
 
 
+def light_bytes(shape: Sequence[int], size: int) -> int:
+    """Bytes of the tensors in the light form of one parameter's AdamW moments.
+
+    Args:
+        shape: of the parameter.
+        size: bytes of one number of its moments.
+    """
+    count = math.prod(shape)
+    if len(shape) < 2 or count <= 1:
+        return 2 * count * size
+    blocks = -(-count // _BLOCK)
+    signs, sizes, means = blocks * _BLOCK // 8, 2 * blocks, 4 * (shape[0] + count // shape[0])
+    return signs + sizes + means
+
+
 def sidecar_bytes_of(shapes: Iterable[Sequence[int]]) -> int:
-    """The same, exactly enough for small models: from the shape of each trained parameter, as AdamW keeps moments."""
-    total = 0
-    for shape in shapes:
-        count = math.prod(shape)
-        if len(shape) < 2:
-            total += 8 * count
-        else:
-            total += -(-count // _BLOCK) * (_BLOCK // 8 + 2) + 4 * (shape[0] + count // max(1, shape[0]))
-        total += _PER_PARAMETER
-    return total
+    """What the light form takes in every save, exactly enough for small models, as AdamW keeps moments in float32.
+
+    Args:
+        shapes: of each trained parameter.
+    """
+    return sum(light_bytes(shape, 4) + _PER_PARAMETER for shape in shapes)
 
 
 def from_light(light: Mapping[str, Any]) -> dict[str, Any]:
