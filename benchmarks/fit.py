@@ -1,4 +1,4 @@
-"""Peak memory of a training step, predicted: how long it takes, what accelerate says of it, and a whole `outlast fit`.
+"""Peak memory of a training step, predicted: how long that takes, what accelerate says, and a whole `outlast fit`.
 
     .venv/bin/python benchmarks/fit.py [--quick]
 
