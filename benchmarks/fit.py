@@ -1,4 +1,4 @@
-"""Peak memory of a training step, predicted: how long that takes, and what accelerate says of the same model.
+"""Peak memory of a training step, predicted: how long it takes, what accelerate says of it, and a whole `outlast fit`.
 
     .venv/bin/python benchmarks/fit.py [--quick]
 
@@ -21,6 +21,12 @@ MIB = 1 << 20
 BERT = {"model": "bert", "batch": 16, "length": 512, "gpu": "T4", "precision": "fp32"}
 LLAMA = {"model": "llama-1.2b", "batch": 4, "length": 1024, "gpu": "A100-40", "precision": "bf16"}
 SEVEN = {"model": "llama-7b", "batch": 4, "length": 1024, "gpu": "A100-80", "precision": "bf16"}
+FITS = (
+    "bert-base --gpu T4 --batch 16 --length 512",
+    "bert-large --gpu T4 --batch 64 --length 512",
+    "llama-3.1-8b --gpu A100-40 --batch 16 --length 1024 --lora 16",
+    "llama-2-7b --gpu T4 --batch 16 --length 1024 --lora 16",
+)
 ROWS: tuple[dict[str, Any], ...] = (
     {**BERT, "attention": "eager", "proof": "11347/11678"},
     {**BERT, "attention": "eager", "precision": "fp16", "proof": "8837/9090"},
@@ -39,6 +45,8 @@ def models(row: dict[str, Any]) -> tuple[Any, Any]:
     """What makes the model, and what makes a batch."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
+
+    from outlast.budget.lora import with_lora
 
     shape = (row["batch"], row["length"])
 
@@ -63,30 +71,7 @@ def models(row: dict[str, Any]) -> tuple[Any, Any]:
         }
     )
     llama = LlamaConfig(num_attention_heads=32, **sizes)
-    return lambda: with_lora(LlamaForCausalLM._from_config(llama, dtype=torch.bfloat16)), batch
-
-
-def with_lora(model: Any, rank: int = 16) -> Any:
-    """Freeze the model; float32 updates of low rank beside queries and values."""
-    import torch
-
-    class Lora(torch.nn.Module):
-        def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner = inner
-            self.down = torch.nn.Parameter(torch.zeros(rank, inner.in_features))
-            self.up = torch.nn.Parameter(torch.zeros(inner.out_features, rank))
-
-        def forward(self, x: Any) -> Any:
-            linear = torch.nn.functional.linear
-            return self.inner(x) + linear(linear(x, self.down), self.up)
-
-    model.requires_grad_(False)
-    for module in list(model.modules()):
-        for name in ("q_proj", "v_proj"):
-            if hasattr(module, name):
-                setattr(module, name, Lora(getattr(module, name)))
-    return model
+    return lambda: with_lora(LlamaForCausalLM._from_config(llama, dtype=torch.bfloat16), 16), batch
 
 
 def accelerate_says(model_fn: Any, precision: str) -> int:
@@ -132,6 +117,27 @@ def one(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def whole_fits(quick: bool) -> None:
+    """The command as a user calls it: seconds of the process, imports and all."""
+    print("\nwhole `outlast fit`, imports included: seconds, CPU seconds, predictions, choice")
+    for words in FITS[:1] if quick else FITS:
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-m", "outlast", "fit", *words.split(), "--json"], stdout=subprocess.PIPE, text=True
+        )
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        got = json.loads(done.stdout)
+        chosen = got.get("chosen")
+        what = (
+            f"{len(got['tried'])}  {chosen['micro_batch']} x {chosen['accumulation']} {chosen['precision']}"
+            f"{' checkpointing' if chosen['checkpointing'] else ''} {chosen['optimizer']}"
+            if chosen
+            else "-  does not fit"
+        )
+        print(f"{words:62} {seconds:6.1f} {cpu:6.1f}  {what}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="BERT with SDPA and the 7B with checkpointing only")
@@ -164,6 +170,7 @@ def main() -> None:
             f" {mib['ram']:>5} {got['at']}",
             flush=True,
         )
+    whole_fits(args.quick)
 
 
 if __name__ == "__main__":

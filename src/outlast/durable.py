@@ -375,8 +375,13 @@ class Ballast:
         Returns:
             True when it is whole.
         """
-        size = max(self._LEAST, min(self._MOST, (total or 0) // self._PART))
+        size = self.wanted_bytes(total)
         return (free is None or free >= 4 * size) and self.fill(size)
+
+    @classmethod
+    def wanted_bytes(cls, total: int | None) -> int:
+        """What it holds when whole, on a volume of so many bytes; None when that is unknown."""
+        return max(cls._LEAST, min(cls._MOST, (total or 0) // cls._PART))
 
     def cut(self) -> bool:
         """Give back one slice; False when there is none left."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from outlast.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
+
+    from outlast.budget.roofline import Roofline
 
 PRECISIONS = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
 """Name of a precision and the type that autocast takes; the weights keep the type that the model gives them."""
@@ -61,6 +63,10 @@ class Prediction:
     """Whether the steps run on this GPU, giving back free segments if need be; None for CPU tensors."""
     emptied: int
     """How often free segments have to be given back to make it fit, over the steps: each time costs speed."""
+    batch_seconds: float | None = None
+    """Forward and backward of one batch by a roofline, to rank candidates by: no ETA. None where speed is not known."""
+    optimizer_seconds: float | None = None
+    """One move of the optimizer, likewise."""
 
     @property
     def needed_bytes(self) -> int:
@@ -108,9 +114,22 @@ def predict(
     row = gpu_named(gpu) if isinstance(gpu, str) else gpu
     if accumulation < 1:
         raise BadInput(f"accumulation is {accumulation}", hint="give the number of batches before a step: 1 or more")
-    return _judge(
-        _traced(model_fn, batch_fn, row, precision, optimizer, checkpointing, loss_fn, accumulation, fake=True), row
+    watch = _roofline(row)
+    trace = _traced(
+        model_fn, batch_fn, row, precision, optimizer, checkpointing, loss_fn, accumulation, fake=True, watch=watch
     )
+    said = _judge(trace, row)
+    if watch is None:
+        return said
+    second = {phase.removesuffix(" 2"): seconds for phase, seconds in watch.seconds.items() if phase.endswith(" 2")}
+    batch = (second.get("forward", 0.0) + second.get("backward", 0.0)) / min(accumulation, 2)
+    return replace(said, batch_seconds=batch, optimizer_seconds=second.get("optimizer", 0.0))
+
+
+def _roofline(gpu: Gpu | None) -> Roofline | None:
+    from outlast.budget.roofline import Roofline
+
+    return Roofline.of(gpu) if gpu is not None else None
 
 
 def measure(
@@ -140,6 +159,7 @@ def _traced(
     accumulation: int,
     *,
     fake: bool,
+    watch: Roofline | None = None,
 ) -> Trace:
     import torch
     from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
@@ -164,7 +184,7 @@ def _traced(
                 loss_fn or _own_loss,
                 OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer,
                 fake=fake,
-                recorder=Recorder(emulate.CudaScratch(gpu) if gpu else no_scratch),
+                recorder=Recorder(emulate.CudaScratch(gpu) if gpu else no_scratch, watch),
                 around=partial(torch.autocast, "cpu", dtype=dtype, enabled=half is not None),
                 prepare=_checkpointing(checkpointing),
                 accumulation=min(accumulation, 2),  # a third batch finds what the second found
@@ -192,8 +212,7 @@ def _checkpointing(wanted: bool | Callable[[torch.nn.Module], None]) -> Callable
 
 def _switch_on(model: torch.nn.Module) -> None:
     """Transformers' own switch, which got a new name in its version 5."""
-    name = "activation_checkpointing_enable"
-    if hasattr(model, name):
+    if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable()
     elif hasattr(model, "gradient_checkpointing_enable"):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

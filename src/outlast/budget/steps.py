@@ -44,7 +44,9 @@ def record(
         steps: optimizer steps; from the second on the optimizer has its state.
         accumulation: batches before an optimizer step.
     """
+    gc.collect()
     with ExitStack() as stack:
+        stack.enter_context(_no_collector())
         mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
         if mode is not None:
             stack.enter_context(mode)
@@ -55,7 +57,6 @@ def record(
         model.train()
         prepare(model)
         gc.collect()
-        stack.enter_context(_no_collector())
         stack.enter_context(_transformers_reads_masks())
         recorder.start()
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -63,7 +64,8 @@ def record(
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = optimizer_fn(trained)
         for step in range(1, steps + 1):
-            for _ in range(accumulation):
+            # Before the last step one batch is enough: it makes the gradients from which the optimizer makes its state.
+            for _ in range(accumulation if step == steps else 1):
                 recorder.phase = f"forward {step}"
                 batch = _real(batch_fn, recorder, mode)
                 with around():
@@ -82,6 +84,15 @@ def record(
                         recorder.register(value, "optimizer")
             optimizer.zero_grad(set_to_none=True)
         return recorder.finish()
+
+
+def built(model_fn: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """The model on tensors without data."""
+    gc.collect()
+    recorder = Recorder()
+    recorder.values = Values()
+    with _no_collector(), FakeTensorMode(allow_non_fake_inputs=True), _conversions_replace_parameters(), recorder:
+        return model_fn()
 
 
 def _real(batch_fn: Callable[[], Any], recorder: Recorder, mode: FakeTensorMode | None) -> Any:
@@ -151,7 +162,11 @@ def _conversions_replace_parameters() -> Iterator[None]:
 
 
 class _no_collector:  # noqa: N801
-    """Cycles are freed when Python's collector happens to run; without it a trace is the same every time."""
+    """Cycles are freed when Python's collector happens to run; without it a trace is the same every time.
+
+    It must not run within an operation on tensors without data either: torch 2.13 crashed now and then when it freed an
+    earlier model's there.
+    """
 
     def __enter__(self) -> None:
         self._on = gc.isenabled()

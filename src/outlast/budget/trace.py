@@ -22,6 +22,10 @@ Scratch = Callable[[str, tuple[Any, ...], str], Iterable[tuple[str, int, bool]]]
 (what, bytes, stays)."""
 
 
+Watch = Callable[[Any, tuple[Any, ...], dict[str, Any], Any, str], None]
+"""Told of every operation: what, its arguments, its result, the phase."""
+
+
 def no_scratch(op: str, args: tuple[Any, ...], phase: str) -> Iterable[tuple[str, int, bool]]:
     """Kernels that take nothing: the habits of a CPU, as far as they can be counted."""
     return ()
@@ -32,10 +36,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]
 
     Args:
         scratch: what kernels take unseen.
+        watch: is told of every operation; None for nobody.
     """
 
-    def __init__(self, scratch: Scratch = no_scratch) -> None:
+    def __init__(self, scratch: Scratch = no_scratch, watch: Watch | None = None) -> None:
         super().__init__()
+        self._watch = watch
         self.phase = "setup"
         """Name of what is going on; the caller changes it."""
         self._scratch = scratch
@@ -57,6 +63,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]
         for made in tree_iter(result):
             if isinstance(made, torch.Tensor):
                 self._see(made, func)
+        if self._watch is not None:
+            self._watch(func, args, kwargs, result, self.phase)
         for what, size, stays in self._scratch(func._overloadpacket.__name__, args, self.phase):
             number = self._born(size, what, "workspace")
             if not stays:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ _BLOCK = 64
 _CHUNK = 1 << 18
 _GATHER = 0x0102040810204080
 """Times eight bytes of 0 or 1, read as one little-endian number: its top byte has their bits, the first one lowest."""
+_PER_PARAMETER = 620
+"""Header and encoded description of one parameter's state (measured: 614 to 628)."""
 _SECOND = frozenset({"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum"})
 
 
@@ -111,6 +113,30 @@ def _signs(flat: Any) -> tuple[Any, Any]:
 def sidecar_bytes(parameters: int) -> int:
     """About what the light form of an optimizer's state takes, bytes, for so many trained numbers."""
     return parameters * 3 // 16
+
+
+def light_bytes(shape: Sequence[int], size: int) -> int:
+    """Bytes of the tensors in the light form of one parameter's AdamW moments.
+
+    Args:
+        shape: of the parameter.
+        size: bytes of one number of its moments.
+    """
+    count = math.prod(shape)
+    if len(shape) < 2 or count <= 1:
+        return 2 * count * size
+    blocks = -(-count // _BLOCK)
+    signs, sizes, means = blocks * _BLOCK // 8, 2 * blocks, 4 * (shape[0] + count // shape[0])
+    return signs + sizes + means
+
+
+def sidecar_bytes_of(shapes: Iterable[Sequence[int]]) -> int:
+    """What the light form takes in every save, exactly enough for small models, as AdamW keeps moments in float32.
+
+    Args:
+        shapes: of each trained parameter.
+    """
+    return sum(light_bytes(shape, 4) + _PER_PARAMETER for shape in shapes)
 
 
 def from_light(light: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +19,10 @@ from outlast.checkpoints.reserve import Reservation, is_full, is_hidden_full
 from outlast.checkpoints.retention import Keep
 from outlast.checkpoints.shelf import Checkpoint
 from outlast.checkpoints.stage import MARGIN, SLACK, Draft, Needs, Stage
+from outlast.checkpoints.telling import Teller, say
 from outlast.checkpoints.vault import Vault
 from outlast.errors import BadInput, NoRoom, SaveFailed, SealError
-from outlast.host import explain_full, room, show_bytes
+from outlast.host import show_bytes
 
 _POLL_SECONDS = 1.0
 _TELL_EVERY = 60.0
@@ -68,8 +68,7 @@ class Saver:
         self._wait = wait
         self._measured: dict[str, int] = {}
         self._has_ballast = True
-        self._has_told_of_metric = False
-        self._has_told_of_kind = False
+        self._teller = Teller(vault, self.policy)
 
     def save(self, name: str, step: int, needs: Needs, write: Callable[[Stage], Draft]) -> Checkpoint:
         """Write, seal and commit one checkpoint; on a full volume make room and write again.
@@ -93,7 +92,7 @@ class Saver:
         self.vault.retry_stuck()
         with durable.locked(self.vault.own / "save.lock", wait=True):
             sealed = self._tried_until_sealed(name, step, could_need, write)
-        self._tell_of_kind(sealed, could_need)
+        self._teller.of_kind(sealed, could_need)
         self._measured[sealed.kind or ""] = sealed.bytes
         self.vault.journal.write(
             "sealed",
@@ -110,17 +109,6 @@ class Saver:
         """Bytes to have free before the next save, in the kind that the user wants."""
         wanted = kinds.as_asked(needs, self.policy.save)
         return wanted.total(next(iter(wanted.files)))
-
-    def _tell_of_kind(self, sealed: Checkpoint, needs: Needs) -> None:
-        """Say once what saves are that are not full, or full where light ones were asked for."""
-        why = sealed.seal.notes.get("why_light")
-        said = kinds.said_of(sealed.kind or "", sealed.bytes, needs, self.policy, why)
-        if said is None or self._has_told_of_kind:
-            return
-        self._has_told_of_kind = True
-        self.vault.journal.write("kind_of_saves", kind=sealed.kind, why=said[0])
-        with suppress(OSError, ValueError):
-            sys.stderr.write(f"outlast: {said[0]}\n  hint: {said[1]}\n")
 
     def _prepared(self, name: str) -> None:
         """Make Outlast's own folders; on a volume that is full before the first save, wait for room."""
@@ -145,8 +133,7 @@ class Saver:
             self.lineage = secrets.token_hex(6)
             why = f"another process is saving the same training in {self.vault.root}: this one's saves are kept apart"
             self.vault.journal.write("set_apart", why=why, root=str(self.vault.root))
-            with suppress(OSError, ValueError):
-                sys.stderr.write(f"outlast: {why}\n  hint: stop one of the two, or give it a folder of its own\n")
+            say(why, "stop one of the two, or give it a folder of its own")
 
     def settle(self, checkpoint: Checkpoint, keep: Keep | None = None) -> list[durable.Removal]:
         """After a save and the user's own callbacks: seal again what they changed, then let retention prune."""
@@ -156,23 +143,12 @@ class Saver:
             # A callback put a link there, or somebody took the folder away: that is not ours to vouch for.
             self.vault.journal.write("settle_failed", name=checkpoint.name, reason=str(error).partition("\n")[0])
             is_sealed = True
-        self._check_metric(checkpoint, keep or self.keep)
+        self._teller.of_metric(checkpoint, keep or self.keep)
         removals = self.vault.prune(keep or self.keep, keep_exact=self.policy.keep_exact)
         if not is_sealed and not self._sealed_again(checkpoint):
             self.vault.journal.write("settle_failed", name=checkpoint.name, reason="no room for its new seal")
         self.vault.refill_ballast()
         return removals
-
-    def _check_metric(self, checkpoint: Checkpoint, keep: Keep) -> None:
-        """Say once that the rules name a metric that no save has: nothing is deleted by them then."""
-        if self._has_told_of_metric or not keep.best or keep.metric in checkpoint.seal.metrics:
-            return
-        self._has_told_of_metric = True
-        known = ", ".join(sorted(checkpoint.seal.metrics)) or "none"
-        why = f"--keep names the metric {keep.metric!r}, which {checkpoint.name} does not have; it has: {known}"
-        self.vault.journal.write("metric_not_known", metric=keep.metric, known=sorted(checkpoint.seal.metrics))
-        with suppress(OSError, ValueError):
-            sys.stderr.write(f"outlast: {why}\n  hint: until a checkpoint has it, no checkpoint is dropped for it\n")
 
     def _sealed_again(self, checkpoint: Checkpoint) -> bool:
         """Seal what is there now; on a full volume the ballast gives way. False when that is not enough."""
@@ -225,7 +201,7 @@ class Saver:
                     writes_beside = True
                 elif cause == "full":
                     if attempt > _QUICK_TRIES:
-                        self._tell_of_a_full_elsewhere(name, attempt, stage.error or error)
+                        self._teller.of_a_full_elsewhere(name, attempt, stage.error or error)
                     extra = min(max(2 * extra, SLACK), needs.total(stage.kind))
                     # A quota or a fault of the volume that free space does not show: again, but not without a breath.
                     self._wait(min(_TELL_EVERY, max(0, attempt - _QUICK_TRIES)))
@@ -233,16 +209,6 @@ class Saver:
                     error.add_note(f"outlast: {name} was not saved; no partial is left, older checkpoints are intact")
                     raise
                 has_failed_otherwise = has_failed_otherwise or cause != "full"
-
-    def _tell_of_a_full_elsewhere(self, name: str, attempt: int, error: BaseException) -> None:
-        """Free space where the save goes does not cure it: a quota, or the writer's own temporary files elsewhere."""
-        place = getattr(error, "filename", None) or self.vault.root
-        with suppress(OSError, ValueError, TypeError):
-            why = explain_full(place, getattr(error, "errno", None), room(place, self.vault.budgets))
-            sys.stderr.write(
-                f"outlast: training waits: {name} could not be saved, {attempt} times now: {error}\n  {why}\n"
-                "  hint: if that volume has room, another is full: TMPDIR, a cache, a log\n"
-            )
 
     def _cause(self, stage: Stage, error: BaseException) -> str:
         if is_full(stage.error) or is_full(error):
@@ -388,8 +354,7 @@ class Saver:
             self.vault.journal.write("paused", name=name, why=why, short_bytes=plan.short_bytes)
         now = time.monotonic()
         if is_first or now - told > _TELL_EVERY:
-            with suppress(OSError, ValueError):
-                sys.stderr.write(f"outlast: training is paused: {why}\n  hint: {hint}\n")
+            say(f"training is paused: {why}", hint)
             told = now
         self._wait(_POLL_SECONDS)
         return told

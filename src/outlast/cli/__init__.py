@@ -35,8 +35,12 @@ COMMANDS: dict[str, Command] = {
     "run": Command("outlast.cli.run", "Run a command guarded: it survives a full disk, an OOM-kill, a kill."),
     "why": Command("outlast.cli.why", "Explain how the last run here ended, with evidence and the fix."),
     "checkpoints": Command("outlast.cli.checkpoints", "List, verify, prune or pin checkpoints."),
+    "plan": Command("outlast.cli.plan", "Will a run fit its disk, when is it full, what would each change do."),
     "doctor": Command("outlast.cli.doctor", "Look at this folder's volumes and checkpoints before a run."),
     "memory": Command("outlast.cli.memory", "Main memory and GPUs: the limit that counts, who holds what, a light."),
+    "fit": Command(
+        "outlast.cli.fit", "The fastest way to train a batch that fits a GPU; needs neither GPU nor weights."
+    ),
     "env": Command("outlast.cli.env", "Variables that put every cache where there is room, for a shell to read."),
     "clean": Command("outlast.cli.clean", "What caches hold that can be freed; deletes nothing until told to."),
     "migrate": Command("outlast.cli.migrate", "Move an existing cache to another volume, verified; can be resumed."),

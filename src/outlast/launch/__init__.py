@@ -5,7 +5,8 @@
 
 from outlast.launch import settings
 from outlast.launch.order import Order
+from outlast.launch.rehearse import rehearse
 from outlast.launch.supervise import supervise
 from outlast.launch.why import Story, explain
 
-__all__ = ["Order", "settings", "Story", "explain", "supervise"]
+__all__ = ["Order", "Story", "explain", "rehearse", "settings", "supervise"]

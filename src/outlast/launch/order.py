@@ -95,7 +95,7 @@ def environment(order: Order, run: str, attempt: int, resume: bool, base: Mappin
         journal.HOME_VARIABLE: str(order.home),
         "OUTLAST_ATTEMPT": str(attempt),
         "OUTLAST_PACKAGE": str(PACKAGE),
-        "PYTHONPATH": _first(str(INJECT), base.get("PYTHONPATH")),
+        "PYTHONPATH": first_on_path(str(INJECT), base.get("PYTHONPATH")),
         BUDGETS_VARIABLE: _budgets(order.budgets, base.get(BUDGETS_VARIABLE)),
         "OUTLAST_KEEP": order.keep,
         "OUTLAST_KEEP_EXACT": "1" if order.keep_exact else "",
@@ -108,7 +108,8 @@ def environment(order: Order, run: str, attempt: int, resume: bool, base: Mappin
     return kept | {name: value for name, value in ours.items() if value}
 
 
-def _first(folder: str, path: str | None) -> str:
+def first_on_path(folder: str, path: str | None) -> str:
+    """A search path with a folder in front, once."""
     rest = [part for part in (path or "").split(os.pathsep) if part and part != folder]
     return os.pathsep.join([folder, *rest])
 

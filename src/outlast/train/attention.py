@@ -224,16 +224,20 @@ def _capability(device: torch.device) -> tuple[int, int] | None:
 
 
 def _check(query: Any, key: Any, value: Any, causal: bool, dropout: float, using: str | None) -> None:
-    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
     if not query.dim() == key.dim() == value.dim() == 4:
-        raise BadInput(f"{shapes}: not four dimensions each", hint="batch, heads, length, head")
+        raise _wrong(query, key, value, "not four dimensions each", "batch, heads, length, head")
     if query.shape[-1] != key.shape[-1] or key.shape[:3] != value.shape[:3] or query.shape[0] != key.shape[0]:
-        raise BadInput(f"{shapes}: they do not belong together", hint="batch, heads, length, head")
+        raise _wrong(query, key, value, "they do not belong together", "batch, heads, length, head")
     if query.shape[1] % key.shape[1]:
-        raise BadInput(f"{shapes}: {key.shape[1]} heads of keys", hint="a divisor of the query's heads")
+        raise _wrong(query, key, value, f"{key.shape[1]} heads of keys", "a divisor of the query's heads")
     if causal and query.shape[2] > key.shape[2]:
-        raise BadInput(f"{shapes}: causal, with more queries than keys", hint="the first queries would see nothing")
+        raise _wrong(query, key, value, "causal, with more queries than keys", "the first queries would see nothing")
     if not 0.0 <= dropout < 1.0:
         raise BadInput(f"dropout is {dropout}", hint="from 0 to below 1")
     if using is not None and using not in WAYS:
         raise BadInput(f"no implementation called {using!r}", hint="known: " + ", ".join(WAYS))
+
+
+def _wrong(query: Any, key: Any, value: Any, what: str, hint: str) -> BadInput:
+    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+    return BadInput(f"{shapes}: {what}", hint=hint)

@@ -27,6 +27,15 @@ HOOKS = {
 }
 """Defining module and what to call with it when its import ends. Not a re-export: it would wrap twice."""
 
+PLAN_HOOKS = {
+    "transformers.trainer": "outlast.integrations.transformers.planning:install",
+    "lightning.pytorch.trainer.trainer": "outlast.integrations.lightning.planning:install",
+    "pytorch_lightning.trainer.trainer": "outlast.integrations.lightning.planning:install",
+    "torch.optim.optimizer": "outlast.integrations.planning:install",
+}
+"""The same for `outlast plan`: what leaves with the script's arguments where its training would begin."""
+
+_ANSWER = os.environ.get("OUTLAST_PLAN")
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100 - pathlib costs more than all of this file
 _SUPPORTED = sys.version_info >= (3, 11)
 
@@ -104,8 +113,9 @@ class _Finder:
 
     def __init__(self, package: str) -> None:
         self.package = package
-        self.after = dict.fromkeys(HOOKS, _call_hook)
-        self.after["threading"] = _hook_threads
+        self.after = dict.fromkeys(PLAN_HOOKS if _ANSWER else HOOKS, _call_hook)
+        if not _ANSWER:
+            self.after["threading"] = _hook_threads
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         if name == "outlast":
@@ -134,11 +144,20 @@ class _Finder:
 def _call_hook(module: object) -> None:
     name = module.__name__  # type: ignore[attr-defined]
     try:
-        home, _, function = HOOKS[name].partition(":")
+        home, _, function = (PLAN_HOOKS if _ANSWER else HOOKS)[name].partition(":")
         __import__(home)
         getattr(sys.modules[home], function)(module)
     except Exception as error:
+        if _ANSWER:
+            _leave("%s cannot be planned for: %s: %s" % (name, type(error).__name__, error))  # noqa: UP031
         _journal("hook_failed", module=name, hook=HOOKS.get(name), error="%s: %s" % (type(error).__name__, error))  # noqa: UP031
+
+
+def _leave(why: str) -> None:
+    """End a process that was to be planned for and would train instead."""
+    sys.stderr.write("outlast: " + why + "\n")
+    sys.stderr.flush()
+    os._exit(70)
 
 
 def _record(error: object, trace: object, thread: object = None) -> None:
@@ -183,14 +202,18 @@ def _hook_threads(module: object) -> None:
 
 def _start() -> None:
     package = os.environ.get("OUTLAST_PACKAGE")
-    if not package or not os.environ.get("OUTLAST_RUN"):
+    if not package or not (_ANSWER or os.environ.get("OUTLAST_RUN")):
         return
+    if _ANSWER:
+        os.close(os.open(_ANSWER + ".met", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not _SUPPORTED:
+            _leave("plans need Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])  # noqa: UP031
     argv = list(getattr(sys, "orig_argv", None) or getattr(sys, "argv", None) or ())
     if not _is_multiprocessing_child(argv):
         version = ".".join(str(part) for part in sys.version_info[:3])
         shown = [word[:200] for word in argv[:20]]
         _journal("hooked", python=sys.executable, version=version, supported=_SUPPORTED, argv=shown)
-        if _SUPPORTED:
+        if _SUPPORTED and not _ANSWER:
             _hook_exceptions()
     if not _SUPPORTED:
         return
