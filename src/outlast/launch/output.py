@@ -166,9 +166,10 @@ class Output:
             for route in self._routes:
                 selector.register(route.source, selectors.EVENT_READ, route)
             while selector.get_map():
-                # Asked before the look: what a command wrote and then ended is there to be seen.
+                # Asked before the look: what a command wrote and then ended is there to be seen; in a pseudo-terminal
+                # a moment later, when the kernel has moved it.
                 is_over = self._stop.is_set()
-                ready = selector.select(0.0 if is_over else 0.1)
+                ready = selector.select(0.1)
                 for key, _ in ready:
                     if not self._moved(key.data):
                         selector.unregister(key.fd)
