@@ -27,7 +27,9 @@ def test_a_span_counts_from_now(text: str, seconds: float) -> None:
     assert clock.parse(text, NOW).by == NOW + seconds
 
 
-@pytest.mark.parametrize("text", ["", "9", "h", "9x", "0h", "-3h", "9h foo", "25:00", "12:60", "1e9d", "999999999999h"])
+@pytest.mark.parametrize(
+    "text", ["", "9", "h", "9x", "0h", "-3h", "9h foo", "25:00", "12:60", "1e9d", "999999999999h", "٣h"]
+)
 def test_what_is_no_deadline_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadInput, match="deadline") as found:
         clock.parse(text, NOW)
@@ -45,6 +47,12 @@ def test_a_time_of_day_is_the_next_one(hour: int, minute: int, now: float) -> No
 def test_auto_is_the_end_of_the_slurm_job_where_slurm_says_so() -> None:
     session = Session(KAGGLE, NOW - 3600, {"SLURM_JOB_END_TIME": str(int(NOW + 500))})
     assert clock.parse("auto", NOW, session).by == NOW + 500
+
+
+@pytest.mark.parametrize("text", ["0", "1", "9" * 400, "-5", "", "soon", "٣" * 10])
+def test_an_end_that_slurm_cannot_have_meant_is_not_taken(text: str) -> None:
+    with pytest.raises(BadInput):
+        clock.parse("auto", NOW, Session(PLAIN, NOW, {"SLURM_JOB_END_TIME": text}))
 
 
 def test_auto_is_the_platforms_limit_from_the_sessions_start() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,23 @@ def test_what_is_taken_back_twice_or_was_never_there_is_no_error(tmp_path: Path)
     stop.put(tmp_path, "run", None)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"by": "x", "cause": "a", "why": "b"}', "\x00", "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"by": "x", "cause": "a", "why": "b"}',
+        "\x00",
+        "null",
+        "[" * 60_000,
+        '{"by": 1e999, "cause": "signal", "why": ""}',
+        '{"by": NaN, "cause": "signal", "why": ""}',
+        '{"by": 1, "cause": "boredom", "why": ""}',
+        '{"by": ' + "9" * 4000 + ', "cause": "signal", "why": ""}',
+    ],
+)
 def test_a_torn_or_foreign_file_asks_for_nothing(tmp_path: Path, text: str) -> None:
     path = stop.path_of(tmp_path, "run")
     path.parent.mkdir(parents=True)
@@ -52,3 +69,17 @@ def test_what_is_put_is_what_is_asked(
     home = tmp_path_factory.mktemp("home")
     stop.put(home, "run", Stop(by, cause, why))
     assert stop.asked(home, "run") == Stop(by, cause, why)
+
+
+def test_what_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
+    """A pipe would be waited for, a device read for ever."""
+    path = stop.path_of(tmp_path, "run")
+    path.parent.mkdir(parents=True)
+    for make in (os.mkfifo, os.mkdir, lambda place: os.symlink("/dev/zero", place)):
+        make(path)
+        assert stop.asked(tmp_path, "run") is None
+        assert Mailbox(tmp_path, "run").look() is None
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    with path.open("wb") as file:
+        file.truncate(1 << 32)
+    assert stop.asked(tmp_path, "run") is None

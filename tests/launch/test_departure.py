@@ -12,7 +12,7 @@ from outlast.guard import Story
 from outlast.guard import stop as stops
 from outlast.guard.stop import Stop
 from outlast.journal import Event
-from outlast.launch.departure import GRACE_SECONDS, Departure
+from outlast.launch.departure import GRACE_SECONDS, KILL_SECONDS, Departure
 
 NOW = 1000.0
 DEADLINE = Deadline(NOW + 3600, "the deadline of 1h")
@@ -70,7 +70,24 @@ def test_the_first_sigterm_becomes_a_request_and_the_second_is_passed_on(tmp_pat
     desk.hears("can_leave")
     assert desk.departure.takes(signal.SIGTERM, "process 1 (slurmstepd)")
     assert desk.asked.cause == "signal" and "slurmstepd" in desk.asked.why
+    assert desk.departure.takes(signal.SIGTERM, "a parent that passes it on"), "one wish that came twice"
+    desk.now += 3
     assert not desk.departure.takes(signal.SIGTERM, "process 1 (slurmstepd)")
+
+
+def test_a_training_that_was_asked_twice_and_is_still_there_is_killed_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hears("can_leave")
+    desk.departure.takes(signal.SIGTERM, "somebody")
+    desk.now += 3
+    desk.departure.takes(signal.SIGTERM, "somebody")
+    assert not desk.departure.is_deaf()
+    desk.now += KILL_SECONDS
+    assert desk.departure.is_deaf() and not desk.departure.is_deaf()
+    desk.departure.takes(signal.SIGTERM, "somebody")
+    desk.hears("cannot_leave")
+    desk.now += KILL_SECONDS
+    assert not desk.departure.is_deaf(), "it has left its steps: its end is its own"
 
 
 def test_signals_that_ask_for_no_end_and_programs_without_hooks_get_theirs_as_before(tmp_path: Path) -> None:
@@ -140,7 +157,7 @@ def test_a_request_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_session_that_ends_by_itself_is_pointed_out_to_who_gave_no_deadline(tmp_path: Path) -> None:
-    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(NOW + 7200))}
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": "1790000000"}
     hint = Desk(tmp_path).departure.hint(job)
     assert hint is not None and "SLURM_JOB_END_TIME" in hint and "--deadline auto" in hint
     assert Desk(tmp_path, DEADLINE).departure.hint(job) is None

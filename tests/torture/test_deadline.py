@@ -109,6 +109,25 @@ def test_a_signal_to_the_supervisor_seals_the_step_and_ends_with_zero(tmp_path: 
     assert [event["step"] for event in _events(tmp_path / "run", "sealed")] == [steps]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_to_the_whole_group_seals_the_step_though_it_ends_the_workers(tmp_path: Path, workers: int) -> None:
+    """What scancel, systemd and `timeout` do: supervisor, training and workers get it; twice here."""
+    log = tmp_path / "log.txt"
+    script = [sys.executable, str(SCRIPTS / "own_loop.py"), str(tmp_path / "out"), str(log)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "outlast", "run", "--dir", tmp_path / "run", "--", *script, "--steps", "5000", "--every",
+         "4000", "--pause", "0.05", "--workers", str(workers)],
+        env=child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    _wait_for_lines(log, 30, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, told[-2000:]
+    steps = int(log.read_text().splitlines()[-1].split()[0])
+    assert [event["step"] for event in _events(tmp_path / "run", "sealed")] == [steps]
+
+
 def test_sigterm_in_the_middle_of_a_save_leaves_it_whole_or_undone(tmp_path: Path) -> None:
     """Sent to the training itself while the stage is there, so that the save is under way; ten times."""
     whole = undone = 0

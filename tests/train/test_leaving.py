@@ -124,13 +124,13 @@ def test_a_signal_is_a_request_to_leave(tmp_path: Path, number: signal.Signals) 
         leaving.end()
 
 
-def test_the_second_signal_ends_it_as_without_outlast(tmp_path: Path) -> None:
+def test_a_signal_that_comes_again_later_ends_it_as_without_outlast(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom outlast.journal import Journal\n"
+        "import os, signal, sys, time\nfrom pathlib import Path\nfrom outlast.journal import Journal\n"
         "from outlast.train.leaving import Leaving\n"
         "Leaving(Journal(Path(sys.argv[1]))).begin()\n"
-        "os.kill(os.getpid(), signal.SIGTERM); print('alive', flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGTERM); print('still alive')"
+        "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM); print('alive', flush=True)\n"
+        "time.sleep(2.1); os.kill(os.getpid(), signal.SIGTERM); print('still alive')"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "alive\n")

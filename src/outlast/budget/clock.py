@@ -24,7 +24,7 @@ SAVE_MARGIN = 1.5
 """A save beside others on a shared volume takes longer than the last one did."""
 _KEPT = 8
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[dhms])", re.IGNORECASE)
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[dhms])", re.ASCII)
 _TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _HINT = "--deadline 9h, 90m, 1h30m, a time of day such as 23:30, or auto"
 
@@ -70,7 +70,7 @@ def _automatic(session: Session | None) -> Deadline:
     if session is None:
         raise BadInput("a deadline of auto needs to know the session", hint=_HINT)
     end = session.variables.get("SLURM_JOB_END_TIME", "")
-    if end.isdecimal():
+    if re.fullmatch(r"[1-9]\d{9}", end, re.ASCII):  # a time between 2001 and 2286
         return Deadline(float(end), "the end of the Slurm job (SLURM_JOB_END_TIME)")
     limit, title = session.platform.session_seconds, session.platform.title
     if limit is None:

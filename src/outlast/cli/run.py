@@ -55,12 +55,12 @@ def run(
         typer.Option(metavar="auto|always|never", help="auto: when the last run of this command was cut short."),
     ] = "auto",
     deadline: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="9h|23:30|auto",
             help="When this session ends: a last checkpoint is sealed in time. auto: what the platform says.",
         ),
-    ] = "",
+    ] = None,
     restarts: Annotated[int, typer.Option(metavar="N", help="Restarts at most, where resuming helps.")] = 3,
 ) -> None:
     """Run COMMAND guarded: saves are made to fit, its end is explained, it is restarted where that helps."""
@@ -75,6 +75,6 @@ def run(
         resume=resume,
         restarts=restarts,
         save=save,
-        deadline=clock.parse(deadline, time.time(), this_session()) if deadline else None,
+        deadline=clock.parse(deadline, time.time(), this_session()) if deadline is not None else None,
     )
     raise typer.Exit(supervise(order))

@@ -9,6 +9,7 @@ The file is ``DIR/.outlast/journal/RUN/stop``, replaced as a whole, so that a re
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from outlast.journal import FOLDER
 
 CAUSES = ("deadline", "notice", "signal", "memory")
 """Why a training may be asked to leave; ``memory`` is the one after which it is started again."""
+_MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,12 @@ def put(home: Path, run: str, stop: Stop | None) -> None:
 
 
 def asked(home: Path, run: str) -> Stop | None:
-    """The request that counts now; None when there is none, or it cannot be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        doc = json.loads(path_of(home, run).read_bytes())
-        return Stop(float(doc["by"]), str(doc["cause"]), str(doc["why"]))
+    """The request that counts now; None when there is none, or what is there is none of ours."""
+    # Whatever lies there under that name (a pipe, a device, a bomb) must not hold up or end a training.
+    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        doc = json.loads(durable.read_small(path_of(home, run), _MOST_BYTES))
+        found = Stop(float(doc["by"]), str(doc["cause"]), str(doc["why"]))
+        return found if math.isfinite(found.by) and found.cause in CAUSES else None
     return None
 
 

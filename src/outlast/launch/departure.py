@@ -26,6 +26,9 @@ from outlast.journal import FOLDER
 
 GRACE_SECONDS = 30.0
 """What a program without hooks gets to end by itself: Slurm's KillWait, Kubernetes' grace (docs/platforms.md)."""
+KILL_SECONDS = 5.0
+"""What a training that was asked twice gets to end by itself: its own answer to SIGTERM is ours, and may not come."""
+_SAME_SECONDS = 2.0
 _LONG_SECONDS = 600.0
 
 
@@ -52,6 +55,7 @@ class Departure:
     _since: float = 0.0
     _has_told_pace: bool = False
     _is_overdue: bool = False
+    _passed_at: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Requests come from several threads: what is there is compared and replaced in one."""
 
@@ -61,6 +65,7 @@ class Departure:
     def begin(self) -> None:
         """Before an attempt: what made the last one leave is over, but for the deadline."""
         self._since, self._has_told_pace, self._is_overdue = self.now(), False, False
+        self._passed_at = None
         known = self.deadline
         self._put(Stop(known.by, "deadline", known.why) if known else None)
         if known:
@@ -106,9 +111,22 @@ class Departure:
             return False
         known = stops.asked(self.home, self.run)
         if known is not None and known.cause == "signal":
+            if self.now() - known.by < _SAME_SECONDS:
+                return True  # one wish that came twice: a group's signal, and `timeout` passing on its own
+            self._passed_at = self.now()
             return False  # asked twice: now
         name = signal.Signals(number).name
         return self.ask(Stop(self.now(), "signal", f"{name} came from {sender}"))
+
+    def is_deaf(self) -> bool:
+        """Whether a training was asked twice, has had its time, and is still there; once."""
+        if self._passed_at is None or self.now() - self._passed_at < KILL_SECONDS:
+            return False
+        self._passed_at = None
+        if not self.can_leave():
+            return False
+        self.record("killed", why=f"asked twice to stop, and still there {KILL_SECONDS:.0f} s later")
+        return True
 
     def look(self) -> bool:
         """A few times a second: tell how long it takes, once; True when it is time for a SIGTERM, once."""

@@ -254,6 +254,9 @@ class _Run:
             self.watch.release()
             self.overdue.append(ends.Sent("SIGTERM", "outlast, at the deadline"))
             processes.signal_all([ram.pid], signal.SIGTERM)
+        if self.departure.is_deaf():
+            living = self.departure.can_leave() & set(processes.descendants(os.getpid()))
+            processes.signal_all(sorted(living), signal.SIGKILL)
         ram.look(self.story, can_leave=bool(self.departure.can_leave()))
         now, began = time.monotonic(), time.thread_time()
         if now >= self._next_look:

@@ -26,6 +26,7 @@ from outlast.train.ranks import Ranks
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """A scheduler's and a container's way to say that the end is near; USR1 is what Slurm's users ask for."""
 _LOOK_SECONDS = 0.2
+_SAME_SECONDS = 2.0
 _AGREE_SECONDS = 2.0
 _TELL_AFTER_STEPS = 8
 _TELL_AFTER_SECONDS = 5.0
@@ -156,6 +157,12 @@ class Leaving:
             self.journal.write("stopped", cause=stop.cause, why=stop.why, step=None, by=stop.by)
             raise SystemExit(128 + signal.SIGTERM)
 
+    def after_broken_fetch(self, error: BaseException) -> Stop | None:
+        """The request to leave now, where it may have ended the workers that the next batch was to come from."""
+        stop = self._asked()
+        is_workers_end = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+        return stop if is_workers_end and stop and time.time() >= stop.by and Ranks().world == 1 else None
+
     def forget_signals(self) -> None:
         """Let signals do again what they did before."""
         self._signals.give_back()
@@ -205,6 +212,7 @@ class _Signals:
         self.came: str | None = None
         """Name of the signal that came."""
         self.stop: Stop | None = None
+        self._came_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def take(self, signals: Sequence[signal.Signals]) -> list[str]:
@@ -224,10 +232,15 @@ class _Signals:
         self._before = {}
 
     def _flag(self, number: int, frame: FrameType | None) -> None:
-        if self.came:  # asked twice: now
+        if self.came:
+            if time.monotonic() - self._came_at < _SAME_SECONDS:
+                return  # one wish that came twice: to the group, and passed on by a parent
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.came = signal.Signals(number).name
+        # A group's signal ends DataLoader's workers too, and torch's handler would raise in the middle of this step.
+        if getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch.utils.data"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.came, self._came_at = signal.Signals(number).name, time.monotonic()
         self.stop = Stop(time.time(), "signal", f"it was asked to stop ({self.came})")
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from outlast.budget import clock
 from outlast.caches import Reclaim
@@ -25,6 +25,7 @@ from outlast.checkpoints import (
     state,
 )
 from outlast.errors import BadInput
+from outlast.guard.stop import Stop
 from outlast.host import this_session
 from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving, patience
@@ -103,7 +104,7 @@ class Run:
         self._saver = Saver(self.vault, policy, Reclaim(policy.reclaim, self.vault.journal), wait=patience)
         self._leaving = Leaving(
             self.vault.journal,
-            deadline=clock.parse(deadline, time.time(), this_session()) if deadline else None,
+            deadline=clock.parse(deadline, time.time(), this_session()) if deadline is not None else None,
             save_bytes=self._save_bytes,
         )
         self.steps_done = 0
@@ -156,7 +157,7 @@ class Run:
                 self._put_generators(loader)
             is_resumed = False
             began_at = self._position.batches
-            for batch in batches:
+            for batch in self._fetched(batches):
                 self._position.batches += 1
                 self.steps_done += 1
                 yield batch
@@ -168,11 +169,27 @@ class Run:
                     raise BadInput("the loader gave no batch", hint="an iterator can be gone through only once")
                 self._position.epoch, self._position.batches = self._position.epoch + 1, 0
 
+    def _fetched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; where a signal to the group ended the workers that make them, the last step is sealed first."""
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                stop = self._leaving.after_broken_fetch(error)
+                if stop is None or not self.steps_done:
+                    raise
+                self._leave(stop)
+            yield batch
+
     def _leave_if_due(self) -> None:
         self._cleanup.after_step(self.steps_done)
         stop = self._leaving.after_step(self.steps_done)
-        if stop is None:
-            return
+        if stop is not None:
+            self._leave(stop)
+
+    def _leave(self, stop: Stop) -> NoReturn:
         if self.steps_done > self._saved_at[0]:
             self.checkpoint(now=True)
         self._leaving.leave(stop, self.steps_done)

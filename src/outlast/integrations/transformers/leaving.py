@@ -36,9 +36,27 @@ def looked_after(trainer: Any, guard: Guard, save_bytes: Callable[[], int]) -> I
     leaving.begin()
     try:
         yield
+    except RuntimeError as error:
+        _leave_after_broken_fetch(trainer, guard, error)
+        raise
     finally:
         leaving.end()
         del _NOW[trainer]
+
+
+def _leave_after_broken_fetch(trainer: Any, guard: Guard, error: RuntimeError) -> None:
+    """A signal to the group ended the workers too: between two steps, so the last one can still be saved.
+
+    Not in the middle of an accumulation: random numbers have been drawn then that belong to the next step.
+    """
+    training, step = _NOW[trainer], trainer.state.global_step
+    stop = training.leaving.after_broken_fetch(error)
+    if stop is None or not step or trainer.args.gradient_accumulation_steps > 1:
+        return
+    training.stop = stop
+    if not any(c.kind and c.name == f"checkpoint-{step}" for c in guard.vault.checkpoints()):
+        trainer._save_checkpoint(trainer.model, trial=None)
+    trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
 
 
 @contextmanager
