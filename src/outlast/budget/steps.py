@@ -164,8 +164,8 @@ def _conversions_replace_parameters() -> Iterator[None]:
 class _no_collector:  # noqa: N801
     """Cycles are freed when Python's collector happens to run; without it a trace is the same every time.
 
-    It must not run within an operation on tensors without data either: torch 2.13 crashed now and then when it freed an
-    earlier model's there.
+    Nor does it run within an operation on tensors without data: torch 2.13 crashed now and then in its cache of such
+    operations while it could, and was not seen to since.
     """
 
     def __enter__(self) -> None:
