@@ -39,6 +39,8 @@ class Cloud:
     """Of every answer that there is."""
     is_mute: bool = False
     """Takes requests and never answers."""
+    drips: bytes = b""
+    """Sent first in place of an answer, and then byte by byte without an end."""
     tokens: set[str] = field(default_factory=set)
     """Session tokens that hold."""
     requests: list[str] = field(default_factory=list)
@@ -94,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.cloud.requests.append(f"GET {self.path}")
         path = urlsplit(self.path).path
+        if self.cloud.drips:
+            return self._drip()
         if self.cloud.is_mute:
             return self._nothing()
         if refused := self._refused(path):
@@ -114,6 +118,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _nothing(self) -> None:
         self.cloud.let_go.wait(60)
         self.close_connection = True
+
+    def _drip(self) -> None:
+        """Ends when the client hangs up, which `_Server.handle_error` keeps quiet about."""
+        self.close_connection = True
+        self.wfile.write(self.cloud.drips)
+        while not self.cloud.let_go.wait(0.01):
+            self.wfile.write(b"x")
 
     def _send(self, status: int, body: str) -> None:
         data = body.encode()

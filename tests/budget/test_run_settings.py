@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from outlast.budget import SaveBytes, Thing, Volume
 from outlast.budget.documents import load
 from outlast.budget.inputs import resolve, size_of, with_defaults
-from outlast.budget.settings import KEYS, Said, first, from_document
+from outlast.budget.settings import KEYS, Said, first, from_document, told
 from outlast.checkpoints import Keep
 from outlast.errors import BadInput
+from outlast.host.numbers import Number, shown
 
 GB = 10**9
 SIZE = SaveBytes(GB, 2 * GB, 0, 0, "a test")
@@ -74,6 +76,81 @@ def test_what_is_no_mapping_holds_no_settings(document: object) -> None:
         from_document(document, "t.yaml")
 
 
+@pytest.mark.parametrize("key", [key for key, (_, kind) in KEYS.items() if isinstance(kind, Number)])
+@pytest.mark.parametrize(
+    "value", [True, math.nan, math.inf, -math.inf, 10**400, -(16**5000), {"a": 1}, [4], "many"], ids=shown
+)
+def test_a_number_is_finite_and_no_truth_mapping_or_list(key: str, value: object) -> None:
+    with pytest.raises(BadInput, match=f"t.json: a.{key} is") as error:
+        from_document({"a": {key: value}}, "t.json")
+    assert error.value.hint.startswith("expected") and len(error.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("per_device_train_batch_size", -4), ("per_device_train_batch_size", 0), ("gradient_accumulation_steps", 0),
+     ("save_steps", 0), ("save_steps", -5), ("logging_steps", -1), ("save_strategy", "fortnightly"),
+     ("hub_strategy", "often"), ("output_dir", "a\0b"), ("output_dir", "a\ud800b"), ("max_steps", -7)],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_named(key: str, value: object) -> None:
+    with pytest.raises(BadInput, match=f"t.json: {key} is"):
+        from_document({key: value}, "t.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [("save_top_k", -1, 0), ("save_total_limit", -5, 0), ("save_strategy", "SaveStrategy.EPOCH", "epoch"),
+     ("checkpointing_steps", "epoch", "1epoch"), ("checkpointing_steps", "500", 500.0), ("save_steps", 0.1, 0.1)],
+)  # fmt: skip
+def test_what_frameworks_take_is_taken(key: str, value: object, read: object) -> None:
+    (said,) = [one.value for name, one in from_document({key: value}, "t.json").items() if name != "framework"]
+    assert said == read
+
+
+def test_lightnings_endless_epochs_say_nothing_beside_steps() -> None:
+    document = from_document({"max_epochs": -1, "max_steps": 1000, "save_steps": 500}, "t.yaml")
+    run, _ = resolve(with_defaults(document), HERE, SIZE)
+    assert run.last_step == 1000
+    with pytest.raises(BadInput, match="how many steps"):
+        resolve(with_defaults(from_document({"max_epochs": -1, "save_steps": 5}, "t.yaml")), HERE, SIZE)
+
+
+def test_a_section_may_be_called_as_a_setting_that_is_a_word() -> None:
+    found = from_document({"optim": {"lr": 0.1, "save_steps": 5}}, "t.yaml")
+    assert found["every"] == Said(5.0, "t.yaml: optim.save_steps")
+
+
+@pytest.mark.parametrize("anchor", ["x: &x\n  y: *x", "x: &x [*x]", "x: &x\n  - {z: *x}"])
+def test_a_section_that_holds_itself_is_read_once(tmp_path: Path, anchor: str) -> None:
+    (tmp_path / "r.yaml").write_text(f"max_steps: 100\n{anchor}\n  \n")
+    assert from_document(load(tmp_path / "r.yaml"), "r.yaml")["steps"].value == 100
+
+
+def test_nine_levels_of_nine_aliases_are_read_at_once(tmp_path: Path) -> None:
+    laugh = ["l0: &l0 {save_steps: 7}"]
+    laugh += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
+    (tmp_path / "r.yaml").write_text("\n".join(laugh))
+    assert from_document(load(tmp_path / "r.yaml"), "r.yaml")["every"] == Said(7.0, "r.yaml: l0.save_steps")
+    with pytest.raises(BadInput, match="max_steps is a list"):
+        from_document({"max_steps": load(tmp_path / "r.yaml")["l9"]}, "r.yaml")
+
+
+@given(st.data())
+def test_any_graph_of_sections_is_walked_to_its_end(data: st.DataObject) -> None:
+    nodes: list[dict[str, Any]] = [{} for _ in range(data.draw(st.integers(1, 12)))]
+    for node in nodes:
+        for name in data.draw(st.lists(st.sampled_from("abcdefghi"), unique=True)):
+            node[name] = data.draw(st.sampled_from(nodes))
+    nodes[0]["max_steps"] = 5
+    assert from_document(nodes[0], "t.yaml")["steps"].value == 5
+
+
+def test_what_a_script_tells_is_read_as_strictly() -> None:
+    assert told({"steps": -1, "every": 0.1, "log_every": 10}, "train.py")["steps"] == Said(-1, "train.py")
+    with pytest.raises(BadInput, match="train.py: accumulation is 0"):
+        told({"accumulation": 0}, "train.py")
+
+
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*KEYS, "a", "b"]), inner, max_size=4),
@@ -116,7 +193,8 @@ def test_a_pickle_is_refused_before_it_is_opened(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize(
     ("name", "text"), [("a.json", "{"), ("a.yaml", "a: [1"), ("a.yaml", "!!python/object/apply:os.system ['true']"),
-                       ("a.json", "[" * 100_000), ("a.yml", "\x00")],
+                       ("a.json", "[" * 100_000), ("a.yml", "\x00"),
+                       ("a.yaml", '!!int ""'), ("a.yaml", "!!timestamp x"), ("a.yaml", "!!bool x")],
 )  # fmt: skip
 def test_what_does_not_parse_is_bad_input(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)

@@ -8,6 +8,10 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
+from outlast import cli
+
 
 def outlast(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "outlast", "memory", *map(str, words)]
@@ -35,6 +39,16 @@ def test_a_process_that_is_not_there_and_a_pause_of_nothing_are_bad_input() -> N
     gone, never = outlast("--pid", 2**22 + 1), outlast("--watch", 0)
     assert (gone.returncode, never.returncode) == (2, 2)
     assert "there is no process" in gone.stderr and "--watch is 0" in never.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--watch", value) for value in ("nan", "inf", "1e20", "-1", "1e-300")] + [("--pid", "0"), ("--pid", "-7")],
+)
+def test_numbers_that_make_no_sense_are_bad_input(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["memory", option, value]) == 2
+    err = capsys.readouterr().err
+    assert f"outlast: {option} is " in err and "hint: " in err
 
 
 def test_it_is_shown_again_and_again_until_it_is_interrupted() -> None:

@@ -223,6 +223,29 @@ def test_bad_input_says_what_is_missing(
     assert said in err and "hint:" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [(option, value)
+     for option in ("--seconds-per-step", "--seconds-per-save", "--price-gb-month", "--price-gb-hour",
+                    "--session-hours", "--epochs", "--timeout")
+     for value in ("nan", "inf", "-5", "1e300")]
+    + [("--session-hours", "0"), ("--session-hours", "1e-300"), ("--seconds-per-step", "1e-320"), ("--timeout", "0"),
+       ("--samples", "0"), ("--was-full-at", "-1"), ("--steps", "1" + "0" * 400)],
+)  # fmt: skip
+def test_a_number_that_makes_no_sense_is_bad_input(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(capsys, *SEED, option, value)
+    assert f"{option} is " in err and "hint: expected" in err
+
+
+def test_a_save_every_that_no_float_can_hold_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot save every" in refused(capsys, *SEED, "--seconds-per-step", 1, "--save-every", "9" * 400 + "min")
+
+
+def test_a_folder_that_can_be_none_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a\0b", "a\ud800b"):
+        assert "is no folder" in refused(capsys, "--output-dir", folder, *SMALL)
+
+
 def test_it_brings_in_no_torch() -> None:
     from tests.builders import python
 

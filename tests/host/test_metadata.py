@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 from collections.abc import Iterator
@@ -110,6 +111,24 @@ def test_a_server_that_is_not_there_or_does_not_answer_is_a_problem_and_no_excep
         refused = nowhere.look()
     assert slow.notices == refused.notices == ()
     assert "timed out" in (slow.problem or "") and "refused" in (refused.problem or "")
+
+
+DRIPS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX-",
+    b"H",
+]
+
+
+@pytest.mark.parametrize("drips", DRIPS)
+def test_a_server_that_drips_holds_nobody_however_often_a_byte_comes(cloud: Cloud, drips: bytes) -> None:
+    cloud.drips = drips
+    ticks = itertools.count(0.0, 0.5)
+    address = Address(PROVIDERS["gcp"], cloud.url, "a test")
+    answer = MetadataServer(address, wait=2.0, ticks=lambda: next(ticks)).look()
+    assert answer.notices == () and "timed out" in (answer.problem or "")
+    assert next(ticks) < 10, "two questions, each asked the time until its two seconds were over"
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

@@ -50,9 +50,18 @@ def _yaml(text: str, path: Path) -> Any:
     except ImportError:
         try:
             return json.loads(text)  # JSON is YAML
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadInput(f"{path} is YAML, and there is no PyYAML", hint="pip install pyyaml, or give JSON") from None
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        # PyYAML's own slips among them: `!!int ""` is an IndexError, `!!timestamp x` an AttributeError.
         raise BadInput(f"{path} is not YAML: {error}", hint=_HINT) from None

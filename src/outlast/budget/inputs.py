@@ -118,7 +118,7 @@ def _length(said: Mapping[str, Said]) -> tuple[Said, int | None]:
     steps = said.get("steps")
     if steps is not None and steps.value > 0:
         return steps, per_epoch
-    if per_epoch is None or "epochs" not in said:
+    if per_epoch is None or _value(said, "epochs", -1) <= 0:
         raise BadInput(
             "how many steps the run has is not known: nothing says max_steps",
             hint="give --steps 28000, or --samples and the number of epochs",
@@ -141,7 +141,7 @@ def _per_epoch(said: Mapping[str, Said]) -> int | None:
 def _interval(said: Mapping[str, Said], strategy: str, total: int, per_epoch: int | None, seconds: float | None) -> int:
     if strategy == "epoch":
         return Every(1, "epochs").steps(total, per_epoch, seconds)
-    if strategy == "best" and "eval_every" in said:
+    if strategy == "best" and _value(said, "eval_every"):
         return Every(float(said["eval_every"].value)).steps(total, per_epoch, seconds)
     if "every" in said:
         return Every.parse(f"{said['every'].value}").steps(total, per_epoch, seconds)

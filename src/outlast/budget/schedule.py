@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from outlast.errors import BadInput
 
 _EVERY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|s|sec|seconds?|min|minutes?|h|hours?)?\s*", re.IGNORECASE)
+_LEAST, _MOST = 1e-9, 1e20
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -29,8 +30,8 @@ class Every:
             BadInput: when the text is none of these.
         """
         match = _EVERY.fullmatch(text)
-        if match is None or not float(match[1]):
-            raise BadInput(f"cannot save every {text!r}", hint="for example 1000, 0.1, 1epoch or 30min")
+        if match is None or not _LEAST <= float(match[1]) <= _MOST:
+            raise BadInput(f"cannot save every {text[:80]!r}", hint="for example 1000, 0.1, 1epoch or 30min")
         unit = (match[2] or "steps").lower()
         if unit.startswith("epoch"):
             return cls(float(match[1]), "epochs")

@@ -24,11 +24,11 @@ def folder(path: Path | str) -> Path:
     """An absolute folder from what the user typed.
 
     Raises:
-        BadInput: for a user that there is not, a name that is too long, or a current folder that is gone.
+        BadInput: for a user that there is not, a name that no file can have, or a current folder that is gone.
     """
     try:
         return Path(path).expanduser().resolve()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise BadInput(f"{path} is no folder: {error}", hint="name a folder that is there") from None
 
 

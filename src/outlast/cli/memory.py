@@ -16,8 +16,10 @@ from outlast.errors import BadInput
 from outlast.host.check import MemoryCheck, check, gpus_here
 from outlast.host.check_report import document, lines
 from outlast.host.gpus import Gpus
+from outlast.host.numbers import COUNT, Number
 
 app = _app.new(__doc__ or "")
+_PAUSE = Number("seconds between two readings, more than 0 and at most a day", most=86_400)
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -33,14 +35,14 @@ def memory(
     as_json: _app.Json = False,
 ) -> None:
     """Show main memory against the limit that counts here (a container's, not the machine's), and each GPU."""
-    if watch is not None and watch <= 0:
-        raise BadInput(f"--watch is {watch:g}", hint="seconds between two readings, more than 0")
+    if pid is not None:
+        COUNT.given("--pid", pid)
     if watch is None:
         found = _look(pid, gpus_here)
         _app.print_json(document(found)) if as_json else print("\n".join(lines(found)))
         return
     try:
-        _watch(pid, watch, as_json=as_json)
+        _watch(pid, _PAUSE.given("--watch", watch), as_json=as_json)
     except KeyboardInterrupt:
         return
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from outlast.budget import counting, documents, found, inputs, knobs, outlook, sizes
-from outlast.budget.settings import Said, first, from_document
+from outlast.budget.settings import OPTIONS, Said, first, from_document, told
 from outlast.checkpoints import Keep, Policy
 from outlast.cli import _app, _plan_text, _plan_volumes
 from outlast.errors import BadInput
@@ -110,7 +110,14 @@ def plan(
         "seconds_per_step": (seconds_per_step, "--seconds-per-step"),
         "seconds_per_save": (seconds_per_save, "--seconds-per-save"),
     }
-    layers = [_given(flags), *_read(words or [], timeout)]
+    session, month, hour, died_at, patience = (
+        _number(name, value)
+        for name, value in {
+            "session_hours": session_hours, "price_gb_month": price_gb_month, "price_gb_hour": price_gb_hour,
+            "was_full_at": was_full_at, "timeout": timeout,
+        }.items()
+    )  # fmt: skip
+    layers = [_given(flags), *_read(words or [], patience)]
     if model is not None:
         targets = [name.strip() for name in lora_targets.split(",") if name.strip()]
         counts = counting.count(model.expanduser(), rank=lora_rank, targets=targets, dtype=dtype or "fp32")
@@ -127,9 +134,9 @@ def plan(
     policy = Policy(Keep.parse(keep) if keep else None, keep_exact, frozenset(forbid_rung or ()), save=save)
     run, said = inputs.resolve(said, volumes.own, inputs.size_of(said, there.size), lying=there.lying, policy=policy)
     now = outlook.look_ahead(run)
-    session = session_hours * 3600 if session_hours else _platform_session()
-    month = price_gb_month if price_gb_month is not None else price_gb_hour and price_gb_hour * knobs.HOURS_PER_MONTH
-    seen = _plan_text.Seen(now, knobs.knobs(now), said, volumes, session, month, was_full_at)
+    seconds = _platform_session() if session is None else session * 3600
+    price = hour * knobs.HOURS_PER_MONTH if month is None and hour is not None else month
+    seen = _plan_text.Seen(now, knobs.knobs(now), said, volumes, seconds, price, died_at)
     if plot is not None:
         _write(plot, _plan_text.plot(seen))
     if as_json:
@@ -141,11 +148,14 @@ def plan(
 
 
 def _given(flags: dict[str, tuple[object, str]]) -> dict[str, Said]:
-    for name in ("steps", "epochs", "samples", "steps_per_epoch", "seconds_per_step"):
-        value, flag = flags[name]
-        if isinstance(value, int | float) and value <= 0:
-            raise BadInput(f"{flag} is {value}", hint="expected more than 0")
-    return {name: Said(value, flag) for name, (value, flag) in flags.items() if value is not None}
+    found = {name: (_number(name, value, flag), flag) for name, (value, flag) in flags.items()}
+    return {name: Said(value, flag) for name, (value, flag) in found.items() if value is not None}
+
+
+def _number(name: str, value: Any, flag: str = "") -> Any:
+    """An option's value, which makes sense where it is a number; None when it was not given."""
+    kind = OPTIONS.get(name)
+    return value if value is None or kind is None else kind.given(flag or "--" + name.replace("_", "-"), value)
 
 
 def _read(words: list[str], timeout: float) -> list[dict[str, Said]]:
@@ -155,7 +165,7 @@ def _read(words: list[str], timeout: float) -> list[dict[str, Said]]:
     command = words[1:] if configuration else words
     if command:
         name = " ".join(command)
-        layers.append({key: Said(value, name) for key, value in rehearse(command, timeout).items()})
+        layers.append(told(rehearse(command, timeout), name))
     if configuration:
         path = Path(configuration).expanduser()
         layers.append(from_document(documents.load(path), path.name))

@@ -6,10 +6,14 @@ Not at the room's door: `http.client` would cost every command 20 ms at its star
 from __future__ import annotations
 
 import http.client
+import io
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from outlast.host.notices import TOKEN_SECONDS, Address, Notice, Question
@@ -35,16 +39,23 @@ class MetadataServer:
 
     Args:
         address: where it is, and whose.
-        wait: seconds for each answer; it is a few milliseconds away, or not there.
+        wait: seconds for each answer, to its last byte; it is a few milliseconds away, or not there.
         clock: seconds since the epoch.
+        ticks: seconds; only goes forward.
     """
 
     def __init__(
-        self, address: Address, *, wait: float = _WAIT_SECONDS, clock: Callable[[], float] = time.time
+        self,
+        address: Address,
+        *,
+        wait: float = _WAIT_SECONDS,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
         self._wait = wait
         self._clock = clock
+        self._ticks = ticks
         self._token: tuple[str, float] | None = None
         self._own_name: str | None = None
         self._clean_at: dict[str, float] = {}
@@ -119,13 +130,46 @@ class MetadataServer:
         base = urlsplit(self.address.base)
         if base.scheme != "http" or not base.hostname:
             raise ValueError(f"{self.address.base!r} is no http:// address")
+        begun = self._ticks()
         with closing(http.client.HTTPConnection(base.hostname, base.port, timeout=self._wait)) as connection:
+            connection.response_class = partial(  # type: ignore[assignment]
+                _Response, lambda: begun + self._wait - self._ticks()
+            )
             connection.request(method, base.path.rstrip("/") + path, headers=dict(headers))
             response = connection.getresponse()
             body = response.read(_MOST_BYTES + 1)
         if len(body) > _MOST_BYTES:
             raise ValueError("a longer answer than any that is documented")
         return response.status, body.decode(errors="replace")
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that is read, headers and body, in the time that is left, however it drips."""
+
+    def __init__(self, left: Callable[[], float], sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock, left))
+
+
+class _Timed(io.RawIOBase):
+    """A socket's bytes. A socket's own timeout is for each read, and a byte now and then renews it."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, left: Callable[[], float]) -> None:
+        self._raw, self._sock, self._left = raw, sock, left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._left()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _phrase(error: BaseException) -> str:
