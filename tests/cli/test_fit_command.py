@@ -104,6 +104,7 @@ def test_what_does_not_fit_says_what_is_short_and_what_would_help(capsys: pytest
         (("--gpu", "T4", "--batch", 4, "--optimizer", "magic"), "no optimizer"),
         (("--gpu", "T4", "--batch", 4, "--preset", "magic"), "no preset"),
         (("--gpu", "T4", "--batch", 4, "--margin", "100%"), "leaves nothing"),
+        (("--gpu", "T4", "--batch", 4, "--margin", "5"), "of what"),
         (("--gpu", "T4", "--batch", 4, "--margin", "much"), "expected a size"),
         (("--gpu", "T4"), "Missing option '--batch'"),
     ],

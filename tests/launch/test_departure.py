@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from outlast.budget.clock import Deadline
 from outlast.guard import Story
 from outlast.guard import stop as stops
@@ -113,12 +115,27 @@ def test_a_training_that_leaves_by_itself_has_until_the_deadline(tmp_path: Path)
     desk.hears("can_leave")
     desk.now = DEADLINE.by - 1
     assert not desk.departure.look()
-    desk.hears("stopped", cause="deadline", why="", step=3)
-    desk.hears("cannot_leave")
-    desk.now = DEADLINE.by - 0.5
-    assert not desk.departure.look()
     desk.now = DEADLINE.by
-    assert desk.departure.look()
+    assert desk.departure.look(), "it still trains"
+
+
+@pytest.mark.parametrize("event", ["stopped", "cannot_leave"])
+def test_a_training_that_has_left_or_ended_is_not_touched(tmp_path: Path, event: str) -> None:
+    """What the script does after its training, an upload perhaps, goes on until the machine ends it."""
+    desk = Desk(tmp_path, DEADLINE)
+    desk.hears("can_leave")
+    desk.hears(event, cause="deadline", why="", step=3)
+    desk.hears("cannot_leave")
+    desk.now = DEADLINE.by + 1
+    assert not desk.departure.look()
+
+
+def test_from_where_it_goes_on_is_told_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hears("resumed", step=40)
+    desk.departure.look()
+    desk.departure.look()
+    assert desk.lines == ["goes on from the seal of step 40"]
 
 
 def test_how_long_it_takes_is_told_once_an_attempt(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,6 +100,21 @@ def test_the_next_run_of_a_command_that_was_cut_short_resumes_by_itself(guarded,
     said = [guarded(PYTHON, script, options=("--restarts", 0)).stdout for _ in range(3)]
     assert said == ["None\n", "1\n", "None\n"]
     assert guarded(PYTHON, script, options=("--resume", "always")).stdout == "1\n"
+
+
+def test_who_changes_a_word_of_a_command_that_was_cut_short_is_told_how_to_go_on(guarded, tmp_path: Path):
+    script = tmp_path / "train.py"
+    script.write_text(SEAL + "if not sys.argv[1:]: seal(10); os.kill(os.getpid(), 9)\n")
+    guarded(PYTHON, script, options=("--restarts", 0))
+    told = guarded(PYTHON, script, "--lr", "1").stderr
+    assert "another command" in told and "step 10" in told and "--resume always" in told
+    assert "another command" not in guarded(PYTHON, script, "--lr", "1").stderr, "that one finished"
+
+
+def test_a_standard_output_that_is_closed_is_no_error(tmp_path: Path):
+    words = shlex.join([PYTHON, "-m", "outlast", "run", "--dir", str(tmp_path), "--", "true"])
+    done = subprocess.run(["sh", "-c", f"{words} >&-"], capture_output=True, text=True, env=clean_environment())
+    assert done.returncode == 0 and "Traceback" not in done.stderr
 
 
 def test_an_inner_outlast_run_leaves_restarts_to_the_outer_one(guarded, events, tmp_path: Path):

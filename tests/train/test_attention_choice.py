@@ -148,3 +148,10 @@ def test_something_that_is_no_such_model_is_an_error() -> None:
         choose_for_transformers(torch.nn.Linear(2, 2), dtype="float16")
     with pytest.raises(BadInput, match="not a Transformers model"):
         choose_for_transformers(small("GPT2")[0].AutoModelForCausalLM, small("GPT2")[1], dtype="float16")
+
+
+def test_types_are_known_by_their_short_names_too() -> None:
+    for short, name in (("fp16", "float16"), ("bf16", "bfloat16"), ("fp32", "float32")):
+        assert choose_attention(dtype=short, head_dim=64, device="T4") == choose_attention(
+            dtype=name, head_dim=64, device="T4"
+        )

@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _answer(words)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by who called: python has no object for it then
+                sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted. The interpreter flushes once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,7 +18,7 @@ from outlast.errors import BadInput
 from outlast.host import show_bytes
 
 _DESIGN = {"full": 0.0, "light": 0.016, "weights": 0.086}
-"""What DESIGN.md's model strays by over 100 steps (7.4 million parameters, 200 steps trained)."""
+"""What a GPT of 7.4 million parameters strays by over 100 steps, after 200 (DESIGN.md; benchmarks/light.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _checkpoints(answer: Answer) -> Iterator[str]:
         ]
         for kind in answer.kinds
     ]  # fmt: skip
-    yield from table(["checkpoint", "bytes", "of full", "strays", "in DESIGN.md", "keeps"], rows).splitlines()
+    yield from table(["checkpoint", "bytes", "of full", "strays", "after 200 steps", "keeps"], rows).splitlines()
     if strayed:
         yield f"strays: mean |loss - uninterrupted loss| over {strayed.steps} steps after the resume, measured on"
         yield f"    {strayed.model}, trained here for some steps with AdamW: one run, its size of things only"

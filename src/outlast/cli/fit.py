@@ -139,6 +139,8 @@ def _wanted(
 
 
 def _margin(written: str, memory: int) -> int:
+    if re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", written) and float(written):
+        raise BadInput(f"a margin of {written.strip()}: of what?", hint="5% of the GPU's memory, or a size such as 1GB")
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", written)
     found = int(memory * float(match[1]) / 100) if match else 0 if written.strip() == "0" else parse_bytes(written)
     if found >= memory:

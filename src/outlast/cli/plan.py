@@ -132,7 +132,9 @@ def plan(
     if there.seconds_per_step is not None:
         said.setdefault("seconds_per_step", Said(there.seconds_per_step, there.paced_by))
     policy = Policy(Keep.parse(keep) if keep else None, keep_exact, frozenset(forbid_rung or ()), save=save)
-    run, said = inputs.resolve(said, volumes.own, inputs.size_of(said, there.size), lying=there.lying, policy=policy)
+    run, said = inputs.resolve(
+        said, volumes.own, inputs.size_of(said, None if params else there.size), lying=there.lying, policy=policy
+    )
     now = outlook.look_ahead(run)
     seconds = _platform_session() if session is None else session * 3600
     price = hour * knobs.HOURS_PER_MONTH if month is None and hour is not None else month

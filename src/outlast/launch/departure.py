@@ -54,6 +54,7 @@ class Departure:
     """When the first attempt began, seconds since the epoch."""
     _since: float = 0.0
     _has_told_pace: bool = False
+    _has_told_resumed: bool = False
     _is_overdue: bool = False
     _passed_at: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,11 +66,12 @@ class Departure:
     def begin(self) -> None:
         """Before an attempt: what made the last one leave is over, but for the deadline."""
         self._since, self._has_told_pace, self._is_overdue = self.now(), False, False
-        self._passed_at = None
+        self._passed_at, self._has_told_resumed = None, False
         known = self.deadline
         self._put(Stop(known.by, "deadline", known.why) if known else None)
         if known:
-            self.line(f"the last step is sealed in time for {known.why}, {_in(known.by - self.now())}")
+            when = _in(known.by - self.now())
+            self.line(f"the session ends {when} ({known.why}): a training that can be asked seals its last step before")
 
     def hint(self, environment: Mapping[str, str]) -> str | None:
         """What the user could say of a session that ends by itself; None when they did, or nothing is known of it."""
@@ -130,11 +132,14 @@ class Departure:
 
     def look(self) -> bool:
         """A few times a second: tell how long it takes, once; True when it is time for a SIGTERM, once."""
+        self._tell_resumed()
         self._tell_pace()
         if self.deadline is None or self._is_overdue:
             return False
-        is_heard = self.can_leave() or self.story().all("stopped", since=self._since)
-        grace = 0.0 if is_heard else min(GRACE_SECONDS, (self.deadline.by - self.began) / 10)
+        can_leave = self.can_leave()
+        if not can_leave and self.story().all("can_leave", "stopped", since=self._since):
+            return False  # it has left, or came to its own end: what the script does after that is not touched
+        grace = 0.0 if can_leave else min(GRACE_SECONDS, (self.deadline.by - self.began) / 10)
         if self.now() < self.deadline.by - grace:
             return False
         self._is_overdue = True
@@ -154,6 +159,12 @@ class Departure:
         whole = by - self.began if by else None
         left = max(0, int(pace["total_steps"]) - done)
         return clock.eta(left, float(pace["step_seconds"]), now=self.now(), by=by, session_seconds=whole)
+
+    def _tell_resumed(self) -> None:
+        resumed = [] if self._has_told_resumed else self.story().all("resumed", since=self._since)
+        if resumed:
+            self._has_told_resumed = True
+            self.line(f"goes on from the seal of step {resumed[-1].get('step')}")
 
     def _tell_pace(self) -> None:
         if self._has_told_pace or not self.story().all("pace", since=self._since):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import signal
 import threading
 import time
@@ -49,8 +50,9 @@ def supervise(order: Order, base: Mapping[str, str] | None = None) -> int:
     if base.get(journal.RUN_VARIABLE) and base.get(journal.HOME_VARIABLE):
         _become(order, base)
     resume = order.resume == "always" or (order.resume == "auto" and _was_cut_short(order))
+    other = None if resume or order.resume != "auto" else _cut_short_by_another(order)
     with command.signals_waited_for() as mask:
-        return _Run(order, base, mask).until_done(resume)
+        return _Run(order, base, mask).until_done(resume, other)
 
 
 def _become(order: Order, base: Mapping[str, str]) -> None:
@@ -78,6 +80,20 @@ def _was_cut_short(order: Order) -> bool:
         if left is not None:
             return left
     return False
+
+
+def _cut_short_by_another(order: Order) -> str | None:
+    """The last guarded run here was of another command, and is left to be resumed: what to tell of it."""
+    runs = journal.runs(order.home)
+    events = journal.read(order.home, runs[-1]) if runs else []
+    started = [event.get("command") for event in events if event.name == "started"]
+    if not started or not isinstance(started[-1], list) or not did_not_finish(events, started[-1]):
+        return None
+    steps = [event.get("step") for event in events if event.name in ("sealed", "resumed")]
+    return (
+        f"the last run here was another command ({shlex.join(map(str, started[-1]))}), cut short with step {steps[-1]} "
+        "sealed: this one starts as its script says; --resume always goes on from there"
+    )
 
 
 @dataclass(slots=True)
@@ -128,8 +144,13 @@ class _Run:
         """What the journal tells so far."""
         return self.watch.story
 
-    def until_done(self, resume: bool) -> int:
-        """Attempts until one is the last; returns its exit code."""
+    def until_done(self, resume: bool, hint: str | None = None) -> int:
+        """Attempts until one is the last; returns its exit code.
+
+        Args:
+            resume: whether the first one resumes.
+            hint: what the user is to know before it.
+        """
         try:
             self.journal.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -141,8 +162,8 @@ class _Run:
         for line in told:
             self.record("caches_placed", why=line)
             self.output.line(line)
-        if hint := self.departure.hint(self.base):
-            self.output.line(hint)
+        for line in filter(None, [hint, self.departure.hint(self.base)]):
+            self.output.line(line)
         here = room(self.order.home, self.order.budgets)
         self.ballast.keep(here.free_bytes, here.total_bytes)
         processes.adopt_orphans()

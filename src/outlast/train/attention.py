@@ -26,6 +26,7 @@ from outlast.errors import BadInput
 from outlast.train import flash
 from outlast.train.attend import WAYS
 
+_SHORT = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 _SIZES = ("head_dim", "d_kv")
 _DROPOUTS = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "dropout_rate")
 
@@ -189,10 +190,10 @@ def _chosen(
 
 
 def _call(dtype: Any, head_dim: int, *, needs_mask: bool, drops: bool, causal: bool, needs_grad: bool) -> Attention:
-    name = str(dtype).removeprefix("torch.")
+    name = _SHORT.get(str(dtype), str(dtype).removeprefix("torch."))
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise BadInput(f"no type of numbers called {name!r}", hint="float16, bfloat16, float32 or float64")
+        raise BadInput(f"no type of numbers called {name!r}", hint="fp16, bf16, fp32 or float64")
     if head_dim < 1:
         raise BadInput(f"the size of a head is {head_dim}", hint="hidden size by the number of heads, from 1 up")
     return Attention(
