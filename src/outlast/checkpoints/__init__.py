@@ -15,6 +15,7 @@ from outlast.checkpoints.seal import Check, Entry, Seal, cut_files
 from outlast.checkpoints.search import vaults_of
 from outlast.checkpoints.shelf import Checkpoint, Choice, set_beside
 from outlast.checkpoints.stage import Draft, Needs, Stage, reserved_file
+from outlast.checkpoints.telling import say
 from outlast.checkpoints.vault import Vault
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "knows_metric",
     "plan",
     "reserved_file",
+    "say",
     "set_beside",
     "state",
     "vaults_of",

@@ -20,6 +20,8 @@ from outlast.journal import FOLDER
 
 CAUSES = ("deadline", "notice", "signal", "memory")
 """Why a training may be asked to leave; ``memory`` is the one after which it is started again."""
+SAME_SECONDS = 2.0
+"""Signals that come within so long are one wish: sent to a group, and passed on by a parent."""
 _MOST_BYTES = 1 << 16
 
 

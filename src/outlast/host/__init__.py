@@ -19,7 +19,7 @@ from outlast.host.memory import (
 from outlast.host.mounts import Mount, mount_at, parse_mounts
 from outlast.host.notices import Address, Notice, server_here
 from outlast.host.platforms import PLATFORMS, Fact, Platform, Spot, recognise, spots_here
-from outlast.host.procfs import descendants
+from outlast.host.procfs import descendants, start_ticks
 from outlast.host.quota import Quota, quotas
 from outlast.host.session import Session, this_session
 from outlast.host.units import parse_bytes, show_bytes, show_seconds
@@ -85,6 +85,7 @@ __all__ = [
     "show_bytes",
     "show_seconds",
     "spots_here",
+    "start_ticks",
     "this_session",
     "tree",
     "tree_memory",

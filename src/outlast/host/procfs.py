@@ -60,10 +60,22 @@ def descendants(of: int, proc: Path = Path("/proc")) -> list[int]:
     return tree
 
 
+def start_ticks(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """When a process started, in clock ticks since boot: tells it from a later one with the same id."""
+    try:
+        return int(_stat_fields(proc / str(pid) / "stat")[19])
+    except (ValueError, IndexError):
+        return None
+
+
 def _stat(path: Path) -> tuple[str, int] | None:
-    # The name in brackets may hold spaces and brackets itself: the last one ends it.
-    rest = read_all(path).rpartition(")")[2].split()
+    rest = _stat_fields(path)
     try:
         return rest[0], int(rest[1])
     except (ValueError, IndexError):
         return None
+
+
+def _stat_fields(path: Path) -> list[str]:
+    """From proc(5)'s third field on. The name in brackets may hold spaces and brackets: the last one ends it."""
+    return read_all(path).rpartition(")")[2].split()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from outlast.host.platforms import Platform, recognise
-from outlast.host.procfs import read_all
+from outlast.host.procfs import fields, start_ticks
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,5 @@ def began(*, root: Path = Path("/")) -> float | None:
     Args:
         root: root of the file system; a fake one in tests.
     """
-    _, _, tail = read_all(root / "proc/1/stat").rpartition(")")
-    fields = tail.split()
-    booted = [line.split()[1:] for line in read_all(root / "proc/stat").splitlines() if line.startswith("btime")]
-    try:
-        # proc(5): field 22 is the start in clock ticks after boot; the name's closing bracket ends field 2.
-        return float(booted[0][0]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (IndexError, ValueError):
-        return None
+    ticks, booted = start_ticks(1, root / "proc"), fields(root / "proc/stat").get("btime")
+    return None if ticks is None or booted is None else booted + ticks / os.sysconf("SC_CLK_TCK")

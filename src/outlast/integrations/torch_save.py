@@ -19,7 +19,7 @@ from typing import Any
 
 from outlast import durable
 from outlast.caches import Reclaim
-from outlast.checkpoints import Policy, ReservedFile, is_full, reserved_file
+from outlast.checkpoints import Policy, ReservedFile, is_full, reserved_file, say
 from outlast.errors import NoRoom
 from outlast.host import room, show_bytes
 from outlast.integrations import staged
@@ -213,8 +213,7 @@ def _make_room(
         raise NoRoom(why, hint="free some space on that volume, or save to another one") from error
     if journal:
         journal.write("paused", name=str(target), why=why, short_bytes=need)
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"outlast: training is paused: {why}\n  hint: free some space there; it goes on by itself\n")
+    say(f"training is paused: {why}", "free some space there; it goes on by itself")
     # A quota that free space does not show: again, but not without a breath.
     wait(min(_LONGEST_BREATH, max(0, tries - _TRIES)))
     while not _has_room(target.parent, need):

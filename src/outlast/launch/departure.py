@@ -28,7 +28,6 @@ GRACE_SECONDS = 30.0
 """What a program without hooks gets to end by itself: Slurm's KillWait, Kubernetes' grace (docs/platforms.md)."""
 KILL_SECONDS = 5.0
 """What a training that was asked twice gets to end by itself: its own answer to SIGTERM is ours, and may not come."""
-_SAME_SECONDS = 2.0
 _LONG_SECONDS = 600.0
 
 
@@ -113,7 +112,7 @@ class Departure:
             return False
         known = stops.asked(self.home, self.run)
         if known is not None and known.cause == "signal":
-            if self.now() - known.by < _SAME_SECONDS:
+            if self.now() - known.by < stops.SAME_SECONDS:
                 return True  # one wish that came twice: a group's signal, and `timeout` passing on its own
             self._passed_at = self.now()
             return False  # asked twice: now

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from outlast.host import descendants, memory_group, oom_kills_in
+from outlast.host import descendants, memory_group, oom_kills_in, start_ticks
 
 _PR_SET_CHILD_SUBREAPER = 36
 _GRACE_SECONDS = 5.0
@@ -36,14 +36,6 @@ def adopt_orphans() -> bool:
         return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
     except (OSError, AttributeError):
         return False
-
-
-def start_ticks(pid: int, proc: Path = Path("/proc")) -> int | None:
-    """When a process started, in clock ticks since boot: tells it from a later one with the same id."""
-    try:
-        return int((proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def name_of(pid: int, proc: Path = Path("/proc")) -> str:

@@ -19,14 +19,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from outlast.budget import clock
-from outlast.guard.stop import Mailbox, Stop
+from outlast.checkpoints import say
+from outlast.guard.stop import SAME_SECONDS, Mailbox, Stop
 from outlast.journal import HOME_VARIABLE, RUN_VARIABLE, Journal
 from outlast.train.ranks import Ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """A scheduler's and a container's way to say that the end is near; USR1 is what Slurm's users ask for."""
 _LOOK_SECONDS = 0.2
-_SAME_SECONDS = 2.0
 _AGREE_SECONDS = 2.0
 _TELL_AFTER_STEPS = 8
 _TELL_AFTER_SECONDS = 5.0
@@ -142,8 +142,7 @@ class Leaving:
         self.end()
         found = Stopped(stop, step)
         if not self._is_told and Ranks().is_first:
-            with suppress(OSError, ValueError):
-                sys.stderr.write(f"outlast: {found}\n  hint: start the same command again: it goes on from there\n")
+            say(str(found), "start the same command again: it goes on from there")
         raise found
 
     def give_up_if_late(self) -> None:
@@ -233,7 +232,7 @@ class _Signals:
 
     def _flag(self, number: int, frame: FrameType | None) -> None:
         if self.came:
-            if time.monotonic() - self._came_at < _SAME_SECONDS:
+            if time.monotonic() - self._came_at < SAME_SECONDS:
                 return  # one wish that came twice: to the group, and passed on by a parent
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

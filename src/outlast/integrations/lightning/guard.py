@@ -6,7 +6,7 @@ import functools
 import os
 import signal
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,17 @@ def local_path(path: Any) -> Path | None:
         return None
     place = Path(text).absolute()
     return Path(os.path.realpath(place.parent)) / place.name
+
+
+def model_checkpoints(trainer: Any) -> Iterator[Any]:
+    """The ModelCheckpoints of a Trainer."""
+    return (callback for callback in trainer.checkpoint_callbacks if hasattr(callback, "best_k_models"))
+
+
+def folder_of(callback: Any) -> Path | None:
+    """Where a ModelCheckpoint saves, links followed; None before it knows, or for a remote place."""
+    folder = local_path(callback.dirpath) if callback.dirpath else None
+    return Path(os.path.realpath(folder)) if folder else None
 
 
 def guard_at(root: Path, policy: Policy) -> Guard:

@@ -11,7 +11,7 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
-from outlast.integrations.lightning.guard import Guard, guard_at, local_path, policy_of
+from outlast.integrations.lightning.guard import Guard, folder_of, guard_at, model_checkpoints, policy_of
 from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving
 
@@ -21,8 +21,8 @@ NAME = "outlast-last-step.ckpt"
 
 def look_after(trainer: Any) -> None:
     """Add the callback to a Trainer that is about to fit; once. It needs a ModelCheckpoint with a local folder."""
-    saver = next((c for c in trainer.checkpoint_callbacks if hasattr(c, "best_k_models")), None)
-    if saver is None or not saver.dirpath or local_path(saver.dirpath) is None:
+    saver = next(model_checkpoints(trainer), None)
+    if saver is None or folder_of(saver) is None:
         return
     for callback in trainer.callbacks:
         if getattr(callback, "_outlast_leaving", False):
@@ -45,11 +45,11 @@ class _LookAfterEachStep:
     _outlast_leaving = True
 
     def begin(self, trainer: Any, saver: Any) -> None:
-        policy, folder = policy_of(trainer), local_path(saver.dirpath)
+        policy, folder = policy_of(trainer), folder_of(saver)
         if policy is None or folder is None:
             return
         self.saver = saver
-        journal = guard_at(folder.resolve(), policy).vault.journal
+        journal = guard_at(folder, policy).vault.journal
         self.leaving, self.cleanup = Leaving(journal), Cleanup(journal.write)
         self.leaving.begin(signals=(SIGTERM,))  # USR1 is Lightning's own under Slurm: it queues the job again
         self.step = trainer.global_step

@@ -13,7 +13,16 @@ from typing import Any
 from outlast.checkpoints import Choice, Policy, inspect
 from outlast.errors import NoWayBack
 from outlast.integrations.lightning import leaving
-from outlast.integrations.lightning.guard import GUARDS, Guard, guard_at, is_sealed, local_path, policy_of
+from outlast.integrations.lightning.guard import (
+    GUARDS,
+    Guard,
+    folder_of,
+    guard_at,
+    is_sealed,
+    local_path,
+    model_checkpoints,
+    policy_of,
+)  # fmt: skip
 
 _log = logging.getLogger("outlast")
 
@@ -48,7 +57,7 @@ def resume_start(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _resume_from(trainer: Any, policy: Policy, asked: Any, resolved: Any) -> tuple[Any, str | None]:
     """The file to resume from, and the folder that ModelCheckpoint should go on in when it is another one."""
-    roots = [root for root in map(_folder_of, _model_checkpoints(trainer)) if root]
+    roots = [root for root in map(folder_of, model_checkpoints(trainer)) if root]
     for root in roots:
         guard_at(root, policy)
     local = local_path(resolved) if resolved else None
@@ -101,15 +110,6 @@ def _taken(guard: Guard, wanted: str | None) -> Choice | None:
     return choice
 
 
-def _model_checkpoints(trainer: Any) -> Iterator[Any]:
-    return (callback for callback in trainer.checkpoint_callbacks if hasattr(callback, "best_k_models"))
-
-
-def _folder_of(callback: Any) -> Path | None:
-    folder = local_path(callback.dirpath) if callback.dirpath else None
-    return Path(os.path.realpath(folder)) if folder else None
-
-
 def _earlier(root: Path) -> Iterator[Path]:
     """Folders of earlier starts, newest first: without a dirpath Lightning makes a new ``version_N`` for each."""
     match = re.fullmatch(r"version_(\d+)", root.parent.name)
@@ -125,6 +125,6 @@ def _earlier(root: Path) -> Iterator[Path]:
 
 def _move_to(trainer: Any, folder: str | None) -> None:
     """Go on in the folder that was resumed from: the room that older checkpoints there take can be used again."""
-    for callback in _model_checkpoints(trainer):
+    for callback in model_checkpoints(trainer):
         if folder and callback.dirpath and re.fullmatch(r"version_\d+", Path(callback.dirpath).parent.name):
             callback.dirpath = folder

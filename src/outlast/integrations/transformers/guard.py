@@ -32,6 +32,11 @@ GUARDS: weakref.WeakKeyDictionary[Any, dict[Path, Guard]] = weakref.WeakKeyDicti
 HANDLERS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
+def trainer_of(handler: Any) -> Any:
+    """The guarded Trainer that a CallbackHandler belongs to; None when there is none, or no more."""
+    return HANDLERS[handler]() if handler in HANDLERS else None
+
+
 def is_guarded_run() -> bool:
     """True in a process that `outlast run` started."""
     return RUN_VARIABLE in os.environ

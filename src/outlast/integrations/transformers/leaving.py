@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlast.guard.stop import Stop
-from outlast.integrations.transformers.guard import HANDLERS, Guard
+from outlast.integrations.transformers.guard import Guard, trainer_of
 from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving
 
@@ -76,7 +76,8 @@ def on_step_end(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def on_step_end(self: Any, args: Any, state: Any, control: Any, *rest: Any, **kwargs: Any) -> Any:
         control = original(self, args, state, control, *rest, **kwargs)
-        training = _training_of(self)
+        trainer = trainer_of(self)
+        training = _NOW.get(trainer) if trainer is not None else None
         if training is None or control.should_training_stop or state.global_step >= state.max_steps:
             return control
         training.cleanup.after_step(state.global_step)
@@ -88,17 +89,12 @@ def on_step_end(original: Callable[..., Any]) -> Callable[..., Any]:
     return on_step_end
 
 
-def leave_if_asked(handler: Any, step: int) -> None:
+def leave_if_asked(trainer: Any) -> None:
     """After a save and all callbacks: the place to leave from.
 
     Raises:
         Stopped: when this step was the last one.
     """
-    training = _training_of(handler)
+    training = _NOW.get(trainer)
     if training is not None and training.stop is not None:
-        training.leaving.leave(training.stop, step)
-
-
-def _training_of(handler: Any) -> _Training | None:
-    trainer = HANDLERS[handler]() if handler in HANDLERS else None
-    return _NOW.get(trainer) if trainer is not None else None
+        training.leaving.leave(training.stop, trainer.state.global_step)

@@ -20,7 +20,7 @@ from outlast.integrations import staged
 from outlast.integrations.ranks import follow, lead
 from outlast.integrations.torch_save import tensor_bytes
 from outlast.integrations.transformers import leaving, step
-from outlast.integrations.transformers.guard import GUARDS, HANDLERS, Guard, guard_of, rotation
+from outlast.integrations.transformers.guard import GUARDS, Guard, guard_of, rotation, trainer_of
 from outlast.train.ranks import Ranks
 
 _OPTIMIZER = "optimizer.pt"
@@ -208,11 +208,11 @@ def on_save(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def on_save(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        trainer = HANDLERS[self]() if self in HANDLERS else None
+        trainer = trainer_of(self)
         for guard in GUARDS.get(trainer, {}).values() if trainer is not None else ():
             settle(guard)
         if trainer is not None:
-            leaving.leave_if_asked(self, trainer.state.global_step)
+            leaving.leave_if_asked(trainer)
         return result
 
     return on_save
