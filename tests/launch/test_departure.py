@@ -34,7 +34,8 @@ class Desk:
     def __post_init__(self) -> None:
         self.departure = Departure(
             self.home, "run", self.deadline, lambda: self.story,
-            lambda name, **facts: self.events.append((name, facts)), self.lines.append, lambda: self.now,
+            lambda name, **facts: self.events.append((name, facts)), self.lines.append,
+            lambda: self.story, lambda: self.now,
         )  # fmt: skip
         self.departure.begin()
 
@@ -179,3 +180,11 @@ def test_a_session_that_ends_by_itself_is_pointed_out_to_who_gave_no_deadline(tm
     assert hint is not None and "SLURM_JOB_END_TIME" in hint and "--deadline auto" in hint
     assert Desk(tmp_path, DEADLINE).departure.hint(job) is None
     assert Desk(tmp_path).departure.hint({"SLURM_JOB_ID": "7"}) is None
+
+
+def test_a_training_that_began_since_the_last_look_is_asked_all_the_same(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.now += 1
+    desk.departure.reread = lambda: Story({"can_leave": [Event(desk.now, 7, "can_leave", {})]})
+    assert desk.departure.takes(signal.SIGTERM, "somebody")
+    assert desk.asked is not None

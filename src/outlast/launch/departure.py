@@ -47,6 +47,8 @@ class Departure:
     """Writes an event to the journal."""
     line: Callable[[str], None]
     """Tells the user."""
+    reread: Callable[[], Story]
+    """What the journal tells at this moment: a request must not miss a training that began since the last look."""
     now: Callable[[], float] = time.time
     """Seconds since the epoch."""
     began: float = field(init=False)
@@ -85,7 +87,10 @@ class Departure:
 
     def can_leave(self) -> set[int]:
         """Processes that look at requests after each step now."""
-        last = {event.pid: event.name for event in self.story().all("can_leave", "cannot_leave", since=self._since)}
+        return self._leaving_of(self.story())
+
+    def _leaving_of(self, story: Story) -> set[int]:
+        last = {event.pid: event.name for event in story.all("can_leave", "cannot_leave", since=self._since)}
         return {pid for pid, name in last.items() if name == "can_leave"}
 
     def ask(self, stop: Stop) -> bool:
@@ -94,7 +99,7 @@ class Departure:
         Returns:
             False when nothing is hooked that would see it, or it cannot be written down.
         """
-        if not self.can_leave():
+        if not self._leaving_of(self.reread()):
             return False
         with self._lock:
             known = stops.asked(self.home, self.run)

@@ -135,6 +135,7 @@ class _Run:
             lambda: self.story,
             self.record,
             lambda text: self.output.line(text),
+            self._reread,
         )
         self.overdue: list[ends.Sent] = []
         self.lookout = Lookout.here(screen.line, self.record, self.departure.ask, base)
@@ -143,6 +144,12 @@ class _Run:
     def story(self) -> Story:
         """What the journal tells so far."""
         return self.watch.story
+
+    def _reread(self) -> Story:
+        """All that is journaled by now; the guard's own story is a second old."""
+        story = Story()
+        story.add(journal.read(self.order.home, self.journal.run))
+        return story
 
     def until_done(self, resume: bool, hint: str | None = None) -> int:
         """Attempts until one is the last; returns its exit code.
