@@ -1,4 +1,5 @@
 # Two commands: `make demo` sets up and runs the main job, `make test` sets up and runs everything that must pass.
+# `make demo-legal`, `demo-lora` and `demo-duo` run a recipe's demo each: a whole training program on a volume that is too small.
 # `make torture` runs the torture tests with the counts of the issues (200 kills ...) instead of a seeded sample.
 
 PYTHON ?= python3
@@ -6,10 +7,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test torture lint types layers unit torture-sample clean
+.PHONY: demo demo-legal demo-lora demo-duo test torture lint types layers unit torture-sample clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
+
+demo-legal demo-lora demo-duo: demo-%: $(READY)
+	$(BIN)/python recipes/$*/demo.py
 
 test: lint types layers unit torture-sample
 
