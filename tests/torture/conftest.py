@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +13,16 @@ import pytest
 
 SCRIPTS = Path(__file__).parent / "scripts"
 _HERE = Path(__file__).parent
+IS_FULL = os.environ.get("OUTLAST_TORTURE") == "full"
+"""`make torture`: the counts of the issues instead of a sample."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Everything in this folder is a torture test; without root there are no volumes to fill."""
+    left_out = set() if IS_FULL else _beyond_the_sample(items)
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if _HERE in Path(item.path).parents:
             item.add_marker(pytest.mark.torture)
@@ -23,9 +30,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root: mounts volumes"))
 
 
+def _beyond_the_sample(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Cases of tests marked ``sampled(n)`` that `make test` leaves out: all but n of each, by a fixed seed."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for name, found in cases.items():
+        marker = found[0].get_closest_marker("sampled")
+        assert marker is not None
+        count = marker.args[0]
+        left_out |= set(found) - set(random.Random(name).sample(found, min(count, len(found))))
+    return left_out
+
+
 def share(full: int) -> int:
     """How many of `full` cases to run: all with OUTLAST_TORTURE=full (`make torture`), else a seeded tenth."""
-    return full if os.environ.get("OUTLAST_TORTURE") == "full" else max(3, full // 10)
+    return full if IS_FULL else max(3, full // 10)
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_a_folder_that_is_saved_to_again_keeps_its_old_state_until_the_new_one_i
     assert looks.debris(place / "out") == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("call", "when"), [("rename", 3), ("rename", 9), ("rename", 14), ("fallocate", 5), ("mkdir", 12), ("fsync", 9)]
 )

@@ -89,6 +89,7 @@ PLATFORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_after_eval_the_libraries_put_their_files_on_the_roomy_volume(
     tmp_path: Path, volume: Volume, hub: Hub, name: str

@@ -131,6 +131,7 @@ def test_a_neighbour_that_takes_every_freed_byte_never_costs_the_last_checkpoint
 EVENTS_OF_A_SAVE = 45
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("event", random.Random(SEED).sample(range(1, EVENTS_OF_A_SAVE + 1), share(20)))
 def test_a_trainer_whose_volume_is_filled_at_a_file_event_of_its_fourth_save_finishes(
     volume: Volume, tmp_path: Path, event: int

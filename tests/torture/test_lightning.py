@@ -34,6 +34,7 @@ def test_without_outlast_the_script_dies_and_leaves_a_cut_file(volume: Volume) -
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "options",
     [(), ("--last",), ("--link", "--package", "pytorch_lightning"), ("--versions", "--top", "-1")],
@@ -54,6 +55,7 @@ def test_the_unmodified_script_finishes_on_a_volume_too_small_for_it(volume: Vol
     assert any(event["number"] == 5 for event in looks.named(place, "rung"))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("call", "when"),
     [("rename", 2), ("rename", 5), ("rename", 7), ("rename", 8), ("fallocate", 3), ("ftruncate", 4), ("fsync", 9)],

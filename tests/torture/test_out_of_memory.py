@@ -51,6 +51,7 @@ def test_a_trainer_that_runs_out_of_memory_goes_on_with_the_losses_of_one_that_h
     assert not any(event.name == "exception" for event in journal.read(tmp_path, run))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(share(20)))
 def test_fifty_steps_with_memory_running_out_at_ten_random_points_are_those_of_a_run_with_enough(
     tmp_path: Path, seed: int

@@ -68,6 +68,7 @@ RUNS = [("Trainer", False), ("Trainer, on 45 MB", True), ("Lightning, best 3 and
 RUNS += [pair for name in CASES for pair in ((name, False), (name, True)) if pair not in RUNS]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "guarded"), RUNS[: share(len(RUNS))])
 def test_the_predicted_peak_is_that_of_the_real_run(volume: Volume, tmp_path: Path, name: str, guarded: bool) -> None:
     """Attacks: within 2 %, and whether it ends well, with Outlast and without."""
@@ -82,6 +83,7 @@ def test_the_predicted_peak_is_that_of_the_real_run(volume: Volume, tmp_path: Pa
         assert set(plan["kinds"]) == {event["kind"] for event in looks.named(tmp_path, "sealed")}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("size", ["45m", "20m"])
 def test_the_rungs_that_it_foretells_are_those_that_are_taken(volume: Volume, tmp_path: Path, size: str) -> None:
     """Attacks: the simulation asks the ladder itself; the journal has the same moves on the same checkpoints."""

@@ -50,6 +50,7 @@ def test_without_outlast_the_script_dies_on_45_mb_and_leaves_a_partial_checkpoin
     assert (root / "checkpoint-40").is_dir()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("size", "kind", "taken"),
     [
@@ -78,6 +79,7 @@ def test_the_script_finishes_under_outlast_run_and_the_journal_names_its_rungs(
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("size", ["45m", "20m"])
 def test_the_best_model_survives_on_a_small_volume_and_is_loaded_at_the_end(
     volume: Volume, tmp_path: Path, size: str
