@@ -23,7 +23,7 @@ BASE = "base"
 _TINY = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 2, "num_attention_heads": 4}
 _SPREAD = 0.1
 """Of its weights. With the usual 0.02 a frozen head of this width cannot tell tokens apart: nothing is learned."""
-_VOCABULARY = 2048
+_VOCABULARY = 1024
 _MARKS = ("<pad>", "<s>", "</s>")
 
 
@@ -106,7 +106,7 @@ def model_of(source: Source, settings: Settings, choice: Choice, tokenizer: Any)
 
 
 def tiny(settings: Settings, tokenizer: Any, place: str) -> Any:
-    """A Llama of 1.1 million parameters with random weights: the same ones for the same seed."""
+    """A Llama of half a million parameters with random weights: the same ones for the same seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -86,7 +86,7 @@ def parse(words: Sequence[str]) -> Settings:
     Raises:
         BadInput: for a key or a value that is not understood.
     """
-    told = _parser().parse_args(words)
+    told = _parser().parse_args([_dashed(word) for word in words])
     file = told.config or (_preset(told.preset) if told.preset else None)
     values = from_file(Path(file)) if file else {}
     values |= {knob.name: told.__dict__[knob.name] for knob in KNOBS if told.__dict__[knob.name] is not None}
@@ -205,6 +205,12 @@ def changed(settings: Settings) -> dict[str, Any]:
     return {knob.name: getattr(settings, knob.name) for knob in KNOBS if getattr(settings, knob.name) != knob.default}
 
 
+def _dashed(word: str) -> str:
+    """``--save_steps``, as Transformers' own scripts have it, is ``--save-steps``."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if flag.startswith("--") else word
+
+
 def _parser() -> argparse.ArgumentParser:
     presets = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
     parser = argparse.ArgumentParser(
@@ -218,7 +224,6 @@ def _parser() -> argparse.ArgumentParser:
     groups = {section: parser.add_argument_group(section) for section in _SECTIONS}
     for knob in KNOBS:
         kind = str(knob.type).partition(" | ")[0]
-        flags = dict.fromkeys((f"--{knob.name.replace('_', '-')}", f"--{knob.name}"))
         default = "" if knob.default in (None, MISSING) else f" ({knob.default})"
         more: dict[str, Any] = (
             {"action": argparse.BooleanOptionalAction}
@@ -226,7 +231,11 @@ def _parser() -> argparse.ArgumentParser:
             else {"metavar": "|".join(knob.metadata["choices"]) or kind.upper()}
         )
         groups[knob.metadata["section"]].add_argument(
-            *flags, dest=knob.name, default=None, help=(knob.metadata["help"] + default).replace("%", "%%"), **more
+            _dashed(f"--{knob.name}"),
+            dest=knob.name,
+            default=None,
+            help=(knob.metadata["help"] + default).replace("%", "%%"),
+            **more,
         )
     groups["training"].add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="any other field of TrainingArguments"

@@ -10,6 +10,7 @@ Trainer's own rotation.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import ModuleType
@@ -18,6 +19,7 @@ from typing import Any
 from outlast.budget import clock
 from outlast.checkpoints import Keep, Policy
 from outlast.host import this_session
+from outlast.integrations.planning import VARIABLE as PLAN
 from outlast.integrations.transformers import leaving, resuming, saving, step
 
 __all__ = ["OutlastCallback", "install", "install_utils"]
@@ -41,8 +43,9 @@ def OutlastCallback(  # noqa: N802 (reads as a class)
     import transformers.trainer
     import transformers.trainer_utils
 
-    install_utils(sys.modules["transformers.trainer_utils"])
-    install(sys.modules["transformers.trainer"])
+    if PLAN not in os.environ:  # `outlast plan` looks and leaves: nothing is written
+        install_utils(sys.modules["transformers.trainer_utils"])
+        install(sys.modules["transformers.trainer"])
     policy = Policy.from_environment()
     chosen = policy.with_choice(keep, keep_exact=keep_exact, save=save)
     by = clock.parse(deadline, time.time(), this_session()) if deadline is not None else None
