@@ -28,6 +28,8 @@ class Choice:
     """``bf16`` or ``fp16`` autocast; None computes in the weights' type."""
     is_quantized: bool
     """The base is in 4 bits (NF4, double quantisation)."""
+    uses_cpu: bool
+    """There is no CUDA GPU."""
     said: tuple[str, ...]
     """What differs from what was asked for, and why."""
 
@@ -61,4 +63,4 @@ def choose(settings: Settings, machine: Machine) -> Choice:
         dtype, mixed, said = "float32", None, (*said, "float16 needs a GPU: float32")
     if machine.has_cuda and mixed == "bf16" and not machine.computes_bf16:
         dtype, mixed, said = "float16", "fp16", (*said, "this GPU only imitates bfloat16: float16")
-    return Choice(dtype, mixed, is_quantized, said)
+    return Choice(dtype, mixed, is_quantized, not machine.has_cuda, said)

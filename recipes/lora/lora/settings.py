@@ -160,7 +160,7 @@ def _typed(name: str, value: Any) -> Any:
     if isinstance(value, list):
         value = ",".join(map(str, value))
     try:
-        if kind == "bool" and not isinstance(value, bool):
+        if value is None or (kind == "bool" and not isinstance(value, bool)):
             raise ValueError
         if kind == "int" and float(value) != int(float(value)):
             raise ValueError

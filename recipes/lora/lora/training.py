@@ -116,7 +116,8 @@ def training_arguments(settings: Settings, choice: Choice, *, has_validation: bo
         "report_to": [],
         "remove_unused_columns": False,
         "label_names": ["labels"],
-        "dataloader_pin_memory": choice.mixed is not None,
+        "dataloader_pin_memory": not choice.uses_cpu,
+        "use_cpu": choice.uses_cpu and choice.mixed is not None,  # the Trainer wants bf16 on a CPU to be asked for
         "disable_tqdm": not sys.stderr.isatty(),
     }
     if ours.pop("gradient_checkpointing"):
