@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from outlast.errors import BadInput
 from outlast.integrations.transformers import OutlastCallback
 
 FINAL = "final"
+
+# PEFT asks Transformers for gradient checkpointing by its old name; nothing that a user could change.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def run(settings: Settings) -> Path:
@@ -160,6 +164,7 @@ def _trained(model: Any) -> str:
 
 
 def _tell(*lines: str) -> None:
+    """Say something once, however many processes train."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in lines:
             print(f"lora: {line}", flush=True)
