@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from outlast import journal
 from outlast.checkpoints import Keep, Vault, codec
 from outlast.errors import BadInput
 from outlast.integrations.transformers import OutlastCallback
+from outlast.launch.rehearse import rehearse
+from outlast.train import Stopped
 
 ROWS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 DATA = [{"x": row, "labels": row.sum()} for row in ROWS]
@@ -371,3 +374,36 @@ def test_what_is_kept_is_what_the_trainers_own_rotation_keeps(
     plain.train(guarded=False, **options, **(best if loads_best else {}))
     out.train(**options, **(best if loads_best else {}))
     assert sorted(out.kinds) == sorted(os.listdir(plain.folder))
+
+
+def test_a_deadline_of_the_callbacks_own_seals_the_last_step_and_leaves(tmp_path: Path) -> None:
+    out = Out(tmp_path / "out")
+    with pytest.raises(Stopped) as left:
+        out.trainer(OutlastCallback(deadline="7s"), steps=100_000, save_steps=50_000).train()
+    assert left.value.code == 0
+    assert "the deadline of 7s" in str(left.value)
+    sealed = [c for c in Vault(tmp_path / "out").checkpoints() if Vault(tmp_path / "out").check(c).is_whole]
+    assert [c.step for c in sealed] == [left.value.step]
+    assert 0 < left.value.step < 100_000
+
+
+def test_a_deadline_that_cannot_be_read_is_bad_input() -> None:
+    with pytest.raises(BadInput, match="cannot read the deadline 'soon'"):
+        OutlastCallback(deadline="soon")
+
+
+def test_a_script_that_guards_itself_writes_nothing_while_it_is_planned_for(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from transformers import Trainer, TrainingArguments\n"
+        "from outlast.integrations.transformers import OutlastCallback\n"
+        "import torch\n"
+        "class Model(torch.nn.Linear):\n"
+        "    def forward(self, x, labels): return {'loss': (super().forward(x) - labels).pow(2).mean()}\n"
+        "data = [{'x': torch.ones(2), 'labels': torch.ones(1)}] * 8\n"
+        f"args = TrainingArguments({str(tmp_path / 'out')!r}, max_steps=4, report_to=[], use_cpu=True)\n"
+        "Trainer(Model(2, 1), args, train_dataset=data, callbacks=[OutlastCallback(deadline='9h')]).train()\n"
+    )
+    found = rehearse([sys.executable, str(script)], 120)
+    assert found["steps"] == 4
+    assert not (tmp_path / "out").exists()

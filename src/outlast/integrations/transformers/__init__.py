@@ -10,18 +10,23 @@ Trainer's own rotation.
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from types import ModuleType
 from typing import Any
 
+from outlast.budget import clock
 from outlast.checkpoints import Keep, Policy
+from outlast.host import this_session
+from outlast.integrations.planning import VARIABLE as PLAN
 from outlast.integrations.transformers import leaving, resuming, saving, step
 
 __all__ = ["OutlastCallback", "install", "install_utils"]
 
 
 def OutlastCallback(  # noqa: N802 (reads as a class)
-    keep: Keep | None = None, *, keep_exact: bool = False, save: str | None = None
+    keep: Keep | None = None, *, keep_exact: bool = False, save: str | None = None, deadline: str | None = None
 ) -> Any:
     """A Trainer callback that guards the Trainer it is given to.
 
@@ -29,15 +34,23 @@ def OutlastCallback(  # noqa: N802 (reads as a class)
         keep: retention; None follows ``save_total_limit``, the best model and ``outlast run --keep``.
         keep_exact: always hold a full checkpoint, even if new saves have to be light.
         save: ``full`` or ``light``; None follows `outlast run --save`. ``save_only_model=True`` is light in any case.
+        deadline: when this session ends, counted from here: ``9h``, ``23:30``, ``auto``. The last step that fits is
+            sealed and the process ends with code 0 (`outlast.Stopped`). An earlier one of `outlast run` counts.
+
+    Raises:
+        BadInput: when the deadline cannot be read.
     """
     import transformers.trainer
     import transformers.trainer_utils
 
-    install_utils(sys.modules["transformers.trainer_utils"])
-    install(sys.modules["transformers.trainer"])
+    if PLAN not in os.environ:  # `outlast plan` looks and leaves: nothing is written
+        install_utils(sys.modules["transformers.trainer_utils"])
+        install(sys.modules["transformers.trainer"])
     policy = Policy.from_environment()
     chosen = policy.with_choice(keep, keep_exact=keep_exact, save=save)
-    kind = type("OutlastCallback", (transformers.trainer_callback.TrainerCallback,), {"policy": chosen})
+    by = clock.parse(deadline, time.time(), this_session()) if deadline is not None else None
+    held = {"policy": chosen, "deadline": by}
+    kind = type("OutlastCallback", (transformers.trainer_callback.TrainerCallback,), held)
     return kind()
 
 

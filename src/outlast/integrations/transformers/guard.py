@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from outlast.budget.clock import Deadline
 from outlast.caches import Reclaim
 from outlast.checkpoints import Checkpoint, Keep, Policy, Saver, Vault
 from outlast.journal import RUN_VARIABLE
@@ -54,6 +55,12 @@ def policy_of(trainer: Any) -> Policy | None:
         if isinstance(policy, Policy):
             return policy
     return Policy.from_environment() if is_guarded_run() else None
+
+
+def deadline_of(trainer: Any) -> Deadline | None:
+    """When the training of this Trainer ends by its callback's own words; None without any."""
+    found = [getattr(callback, "deadline", None) for callback in trainer.callback_handler.callbacks]
+    return min((one for one in found if isinstance(one, Deadline)), key=lambda one: one.by, default=None)
 
 
 def guard_of(trainer: Any, root: Path) -> Guard | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlast.guard.stop import Stop
-from outlast.integrations.transformers.guard import Guard, trainer_of
+from outlast.integrations.transformers.guard import Guard, deadline_of, trainer_of
 from outlast.train.cleanup import Cleanup
 from outlast.train.leaving import Leaving
 
@@ -31,7 +31,7 @@ _NOW: weakref.WeakKeyDictionary[Any, _Training] = weakref.WeakKeyDictionary()
 @contextmanager
 def looked_after(trainer: Any, guard: Guard, save_bytes: Callable[[], int]) -> Iterator[None]:
     """For the length of `Trainer.train`."""
-    leaving = Leaving(guard.vault.journal, save_bytes=save_bytes)
+    leaving = Leaving(guard.vault.journal, deadline=deadline_of(trainer), save_bytes=save_bytes)
     _NOW[trainer] = _Training(leaving, Cleanup(guard.vault.journal.write))
     leaving.begin()
     try:
