@@ -33,12 +33,11 @@ class Rows(torch.autograd.Function):
         rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `rows_of`; `dtypes` are those of the matrix product and of all that follows, `rows` those of a chunk."""
-        numbers = torch.float64 if dtypes[1] == torch.float64 else torch.float32
-        shape = (3, len(hidden))
-        found = torch.empty(shape, dtype=numbers, device=hidden.device)
-        pull = torch.empty(len(hidden), dtype=numbers, device=hidden.device)
+        found = torch.empty(3, len(hidden), dtype=numbers(hidden.device), device=hidden.device)
+        pull = torch.empty_like(found[0])
         norm = torch.empty(len(hidden), 1, dtype=dtypes[1], device=hidden.device)
         low = weight if weight is None else weight.to(dtypes[0])
+        sums = torch.promote_types(dtypes[1], torch.float32)
         p = None
         for part in _parts(len(hidden), rows):
             p = None  # before the next one is made
@@ -50,8 +49,8 @@ class Rows(torch.autograd.Function):
                 piece.div_(total)
                 norm[part][tile] = top.add_(total.log_())
                 scaled = piece * rho[part][tile].to(piece.dtype)
-                pull[part][tile] = (scaled / (scaled + 1)).sum(1, dtype=numbers)
-                found[0, part][tile] = scaled.log1p_().sum(1, dtype=numbers)
+                pull[part][tile] = (scaled / (scaled + 1)).sum(1, dtype=sums)
+                found[0, part][tile] = scaled.log1p_().sum(1, dtype=sums)
             found[1, part] = _at(p, z[part])
             found[2, part] = _at(p, x[part])
         keeps = any(ctx.needs_input_grad) and len(hidden) <= rows
@@ -100,6 +99,11 @@ class Rows(torch.autograd.Function):
         return to_hidden, to_weight, to_bias, None, None, None, None, None
 
 
+def numbers(device: torch.device) -> torch.dtype:
+    """Type of what is one number a row: float64, but on Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def rows_of(
     hidden: torch.Tensor,
     weight: torch.Tensor | None,
@@ -122,7 +126,7 @@ def rows_of(
         z: noisy tokens, (rows,).
         rho: vocab alpha / (1 - alpha), (rows, 1).
         matmul: type of the product.
-        precision: type of everything of the vocabulary's size after it; sums are in float32 at least.
+        precision: type of everything of the vocabulary's size after it; sums of it are in float32 at least.
         chunk_bytes: largest vocabulary-sized buffer, bytes; None for CHUNK_BYTES.
     """
     vocab = len(weight) if weight is not None else hidden.shape[1]
