@@ -175,6 +175,18 @@ def test_float32_and_bfloat16_agree_with_float64_as_well_as_they_can() -> None:
     torch.testing.assert_close(half.double(), exact, rtol=5e-2, atol=5e-2)
 
 
+@pytest.mark.parametrize("rows", [5, 1000])
+def test_in_bfloat16_the_gradient_still_points_the_right_way_in_any_chunks(rows) -> None:
+    def low(hidden, weight, bias, x, z, t, vocab):
+        source = hidden.float(), weight.float(), bias.float()
+        return token_loss(source, x, z, t.float(), vocab, precision="bf16", chunk_bytes=rows * 2 * 101).double()
+
+    _, gradients = on_a_batch(low, 101)
+    _, wanted = on_a_batch(naive, 101)
+    for gradient, other in zip(gradients, wanted, strict=True):
+        assert torch.nn.functional.cosine_similarity(gradient.flatten(), other.flatten(), dim=0) > 0.99
+
+
 @pytest.mark.parametrize("t", [1e-6, 1e-3, 1.0])
 @pytest.mark.parametrize("size", [1.0, 300.0])
 def test_no_time_and_no_certainty_makes_it_infinite(t, size) -> None:

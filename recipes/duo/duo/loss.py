@@ -46,7 +46,7 @@ def token_loss(
         t: time of each sample in (0, 1], (batch,).
         vocab: how many tokens there are.
         precision: type of what has the vocabulary's size, a key of PRECISIONS. Products are in autocast's type.
-        chunk_bytes: largest buffer of the vocabulary's size, bytes; None for `duo.chunks.CHUNK_BYTES`.
+        chunk_bytes: largest buffer of the vocabulary's size, bytes; None for that of `duo.chunks.CHUNK_BYTES`.
 
     Returns:
         (batch, length), float32 or float64; never below 0 but for rounding.

@@ -60,8 +60,8 @@ def load(
         length: most positions; None for what the configuration says.
         dropout: as of `DiT`.
         attention: as of `DiT`.
-        allow_remote_code: where there is no safetensors file, or its names are not known, let Transformers run the
-            repository's own code to load it. That code can do all that you can.
+        allow_remote_code: let Transformers run the repository's own code to load it, also from pickled weights. That
+            code can do all that you can.
 
     Raises:
         BadInput: when there is nothing to load, or it is another network.
@@ -148,7 +148,9 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
 def _files(folder: Path) -> list[Path]:
     """Those that the index of a model in parts names; without an index, all. Names with a path are not followed."""
     if (folder / INDEX).exists():
-        named = _json(folder / INDEX).get("weight_map", {})
+        named = _json(folder / INDEX).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise BadInput(f"{folder / INDEX} has no weight_map of file names", hint="fetch it again")
         return [folder / Path(name).name for name in sorted(set(named.values()))]
     if not (files := sorted(folder.glob("*.safetensors"))):
         raise BadInput(
@@ -161,7 +163,15 @@ def _files(folder: Path) -> list[Path]:
 def _by_remote_code(folder: Path) -> dict[str, torch.Tensor]:
     from transformers import AutoModelForMaskedLM
 
-    return dict(AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True).state_dict())
+    try:
+        model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+    except Exception as error:  # it is anybody's code
+        words = str(error).strip().partition("\n")[0]
+        raise BadInput(
+            f"the code of {folder} failed: {type(error).__name__}: {words}",
+            hint="without remote code only *.safetensors is needed",
+        ) from error
+    return dict(model.state_dict())
 
 
 def _sizes(
@@ -172,7 +182,9 @@ def _sizes(
     if missing := [name for name in needed if state.get(name) is None or state[name].dim() != 2]:
         raise BadInput(f"{source} has no {_some(missing)}", hint="the file is not whole, or of another network")
     vocab, hidden = state["embedding.weight"].shape
-    blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    numbers = {int(name.split(".")[1]) for name in state if name.startswith("blocks.")}
+    if (blocks := len(numbers)) <= max(numbers):
+        raise BadInput(f"{source} has blocks missing between 0 and {max(numbers)}", hint="the file is not whole")
     like = [size.heads for size in SIZES.values() if (size.hidden, size.blocks) == (hidden, blocks)]
     heads = _first(config, HEADS) or next(iter(like), None)
     length = length or _first(config, LENGTHS)
