@@ -105,6 +105,29 @@ def test_it_is_the_divergence_of_the_two_chains_in_many_small_steps(loss, x) -> 
     assert abs(off[10_000]) < abs(off[1_000]) / 5  # and it goes on: the first order of the step is what is left
 
 
+@pytest.mark.parametrize("t", [0.05, 0.5, 0.95])
+def test_the_best_model_says_of_a_token_what_the_others_tell_of_it(t) -> None:
+    """Over all texts of two dependent tokens and all their noisy forms: there the expected loss is stationary."""
+    vocab, time = 3, torch.tensor([t], dtype=torch.float64)
+    texts = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(9))).view(3, 3)
+    alpha = noise.alpha(time)
+    seen = alpha * torch.eye(vocab, dtype=torch.float64) + (1 - alpha) / vocab  # [clean, noisy]
+    x, z = (each.reshape(-1, 2) for each in torch.cartesian_prod(*[torch.arange(vocab)] * 4).split(2, dim=1))
+    often = texts[x[:, 0], x[:, 1]] * seen[x, z].prod(1)
+    by_other = [(texts @ seen).T, (texts.T @ seen).T]  # [the other noisy token, this clean one]
+    with_own = [by_other[0][None] * seen.T[:, None], by_other[1][None] * seen.T[:, None]]  # [own, other, clean]
+
+    def expected(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        logits = torch.stack((first[z[:, 0], z[:, 1]], second[z[:, 1], z[:, 0]]), 1)
+        return (token_loss(logits, x, z, time.expand(len(x)), vocab, precision="float64").sum(1) * often).sum()
+
+    best = [each.log().expand(vocab, -1, -1).clone().requires_grad_() for each in by_other]
+    loss = expected(*best)
+    for gradient in torch.autograd.grad(loss, best):
+        assert gradient.abs().max() < 1e-12
+    assert loss < expected(*(each.log() for each in with_own))
+
+
 def on_a_batch(loss, vocab: int, width: int = 16, batch: int = 3, length: int = 7, bias: bool = True, seed: int = 0):
     """Loss of each token, and the gradients of hidden states, weight and bias, in float64."""
     made = torch.Generator().manual_seed(seed)
