@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from outlast.data.loader import Loader
+    from outlast.data.packed import Blocks, blocks
     from outlast.data.rows import Rows, open
     from outlast.data.stream import Stream
 
 _HOMES = {
+    "Blocks": "outlast.data.packed",
     "Loader": "outlast.data.loader",
     "Rows": "outlast.data.rows",
     "Stream": "outlast.data.stream",
+    "blocks": "outlast.data.packed",
     "open": "outlast.data.rows",
 }
 
-__all__ = ["Loader", "Rows", "Stream", "open"]
+__all__ = ["Blocks", "Loader", "Rows", "Stream", "blocks", "open"]
 
 
 def __getattr__(name: str) -> Any:

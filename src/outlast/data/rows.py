@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from outlast.data import shards
+from outlast.data import row_groups
 from outlast.data.order import Order, Walk, width_for
 from outlast.errors import BadInput
 from outlast.host import parse_bytes
@@ -49,8 +49,8 @@ def open(
     Raises:
         BadInput: when there is nothing to read there, or a file or a column is not what it should be.
     """
-    files = tuple(shards.footer(file) for file in shards.find(path, split))
-    names = shards.check(files, columns)
+    files = tuple(row_groups.footer(file) for file in row_groups.find(path, split))
+    names = row_groups.check(files, columns)
     limit = window if isinstance(window, int) else parse_bytes(window)
     if limit < 1:
         raise BadInput(f"window is {window!r}", hint="bytes from 1 up, or a text such as 256MB")
@@ -70,10 +70,10 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         order: of the epoch that it shows.
     """
 
-    def __init__(self, files: Sequence[shards.Shard], columns: Sequence[str], order: Order) -> None:
+    def __init__(self, files: Sequence[row_groups.Shard], columns: Sequence[str], order: Order) -> None:
         self.files, self.columns, self.order = tuple(files), tuple(columns), order
         self._starts = [0, *accumulate(order.groups)]
-        self._groups = shards.Groups(self.files, self.columns, order.width + 2)
+        self._groups = row_groups.Groups(self.files, self.columns, order.width + 2)
         self._walk = Walk(order)
         self._read, self._has_told = 0, False
 
