@@ -7,7 +7,7 @@ import pytest
 import torch
 from duo import noise
 from duo.loss import naive_loss, token_loss
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.budget.replay import counted_peak
@@ -83,12 +83,12 @@ def chain_divergence(p: np.ndarray, x: int, times: np.ndarray) -> float:
 
 def mean_loss(loss, p: np.ndarray, x: int, low: float) -> float:
     """Integral over time of the expected loss, by Gauss-Legendre in log t."""
-    nodes, weights = np.polynomial.legendre.leggauss(400)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
     span = np.log(1.0 / low)
     t = torch.tensor(np.exp(np.log(low) + span * (nodes + 1) / 2))
     vocab = len(p)
     z = torch.arange(vocab).repeat(len(t), 1)
-    found = loss(torch.tensor(np.log(p)).repeat(len(t), 1, 1), torch.full_like(z, x), z, t, vocab)
+    found = loss(torch.tensor(np.log(p)).expand(len(t), -1, -1), torch.full_like(z, x), z, t, vocab)
     alpha = noise.alpha(t)[:, None]
     seen = alpha * (z == x) + (1 - alpha) / vocab
     inner = (found * seen).sum(1) * t * span / 2
@@ -103,6 +103,15 @@ def test_it_is_the_divergence_of_the_two_chains_in_many_small_steps(loss, x) -> 
     off = {n: chain_divergence(p, x, np.linspace(low, 1.0, n + 1)) / continuous - 1 for n in (1_000, 10_000)}
     assert abs(off[10_000]) < 1e-3
     assert abs(off[10_000]) < abs(off[1_000]) / 5  # and it goes on: the first order of the step is what is left
+
+
+@settings(max_examples=30)
+@given(share=st.lists(st.floats(0.02, 1.0), min_size=2, max_size=9))
+def test_of_a_single_token_the_best_model_pays_its_entropy(share) -> None:
+    prior = np.array(share) / sum(share)
+    same = np.tile(prior, (len(prior), 1))
+    paid = sum(prior[x] * mean_loss(naive_loss, same, x, 1e-7) for x in range(len(prior)))
+    assert paid == pytest.approx(-(prior * np.log(prior)).sum(), rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("t", [0.05, 0.5, 0.95])
