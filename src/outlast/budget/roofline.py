@@ -42,12 +42,12 @@ class Roofline:
         return cls(gpu.single_flops, gpu.half_flops, gpu.bandwidth)
 
     def __call__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, phase: str) -> None:
-        """An operation was computed; one that only looks at the same bytes otherwise takes nothing.
+        """An operation was computed; one that only looks at the same bytes otherwise, or asks about them, takes nothing.
 
         The first step is not counted: there the optimizer makes its state.
         """
-        if func.is_view or phase.endswith(" 1"):
-            return
+        if func.is_view or func.namespace == "prim" or phase.endswith(" 1"):
+            return  # prim: a question about a tensor, such as where it is
         tensors = [leaf for leaf in tree_iter((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
         moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         count = flop_registry.get(func._overloadpacket)
