@@ -42,7 +42,7 @@ class Roofline:
         return cls(gpu.single_flops, gpu.half_flops, gpu.bandwidth)
 
     def __call__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, phase: str) -> None:
-        """An operation was computed; one that only looks at the same bytes otherwise, or asks about them, takes nothing.
+        """An operation was computed; one that only looks at the same bytes, or asks about them, takes nothing.
 
         The first step is not counted: there the optimizer makes its state.
         """
