@@ -8,6 +8,9 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Tests run side by side: torch's threads would spin for each other's cores. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("outlast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("outlast")
 
