@@ -10,25 +10,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from outlast.data.fetching import Fetched, Progress, fetch, fetch_telling
     from outlast.data.loader import Loader
+    from outlast.data.manifest import Manifest
     from outlast.data.packed import Blocks, blocks
+    from outlast.data.planning import Plan, plan
     from outlast.data.rows import Rows, open
     from outlast.data.stream import Stream
 
 _HOMES = {
     "Blocks": "outlast.data.packed",
+    "Fetched": "outlast.data.fetching",
     "Loader": "outlast.data.loader",
+    "Manifest": "outlast.data.manifest",
+    "Plan": "outlast.data.planning",
+    "Progress": "outlast.data.fetching",
     "Rows": "outlast.data.rows",
     "Stream": "outlast.data.stream",
     "blocks": "outlast.data.packed",
+    "fetch": "outlast.data.fetching",
+    "fetch_telling": "outlast.data.fetching",
     "open": "outlast.data.rows",
+    "plan": "outlast.data.planning",
 }
 
-__all__ = ["Blocks", "Loader", "Rows", "Stream", "blocks", "open"]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Each name loads its module when it is first used: some need torch, some pyarrow."""
+    """Load a name when it is first used: pyarrow and torch take longer to import than the whole of the core."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'outlast.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
