@@ -13,6 +13,11 @@ from outlast.errors import BadInput
 
 _SUFFIX = ".parquet"
 _OPEN_FILES = 32
+_MAPPED_BYTES = 128 << 20
+"""Decoded bytes after which the files are mapped anew, so that what was read of them does not count as ours for ever.
+
+The kernel takes a mapping's pages back when it needs them, but until then they are in a process's RSS.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +156,14 @@ class Groups:
 
     def __init__(self, shards: Sequence[Shard], columns: Sequence[str], kept: int) -> None:
         self.columns = tuple(columns)
-        self._places = [(shard.path, group) for shard in shards for group in range(len(shard.rows))]
+        self._places = [(shard.path, group, size) for shard in shards for group, size in enumerate(shard.group_bytes)]
         self._kept = kept
         self._forget()
 
     def _forget(self) -> None:
         self.decoded = 0
         """Row groups decoded so far."""
+        self._mapped = 0
         self._groups: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
         self._files: OrderedDict[Path, Any] = OrderedDict()
 
@@ -186,7 +192,12 @@ class Groups:
     def _decode(self, number: int) -> tuple[Any, ...]:
         import pyarrow as pa
 
-        path, group = self._places[number]
+        path, group, size = self._places[number]
+        self._mapped += size
+        if self._mapped > _MAPPED_BYTES:
+            while self._files:
+                self._files.popitem()[1].close()
+            self._mapped = size
         try:
             # Not pyarrow's threads: in a forked worker there are none, and workers take all cores anyway.
             table = self._file(path).read_row_group(group, columns=list(self.columns), use_threads=False)
