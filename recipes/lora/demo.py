@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -114,6 +115,7 @@ def losses() -> tuple[list[float], list[float]]:
 
 def answer(question: str) -> str:
     """What the finished adapter says, loaded as PEFT loads any."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # between PEFT and Transformers
     import torch
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
@@ -139,7 +141,7 @@ def main() -> int:
     promises: dict[str, bool] = {}
 
     say(f"Before: will {STEPS // EVERY} saves, three kept, fit on {SIZE / 1e6:.1f} MB?")
-    volume = ["--volume", f"{SIZE / 1e6}MB", "--used", "0"] if not is_root else []
+    volume = ["--volume", f"{SIZE / 1e6}MB", "--used", "1kB"] if not is_root else []
     code = show(outlast("plan", "--also", "base=2.2MB", *volume, "--", *TRAIN), lines=8)
     promises["outlast plan says: only under outlast run"] = code == 1
 

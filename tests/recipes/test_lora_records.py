@@ -63,6 +63,7 @@ def test_an_error_names_file_and_line(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.jsonl", b'{"prompt": "a?", "respo', "line 1: not JSON"),
+        ("a.json", b'[{"prompt": "a?"', "not JSON"),
         ("a.jsonl", b"\xff\xfe", "not UTF-8"),
         ("a.jsonl", b"\n", "no records"),
         ("a.csv", b"a,b\n", r"expected \.jsonl"),
@@ -97,6 +98,17 @@ def test_messages_in_parquet_are_read_and_a_limit_ends_the_reading(tmp_path: Pat
     rows = [[{"role": "user", "content": "a?"}, {"role": "assistant", "content": str(n)}] for n in range(9)]
     pyarrow.parquet.write_table(pyarrow.table({"messages": rows}), tmp_path / "a.parquet")
     assert [turns[-1].content for turns in load(tmp_path / "a.parquet", limit=4)] == ["0", "1", "2", "3"]
+
+
+def test_a_json_file_is_one_list_or_lines(tmp_path: Path) -> None:
+    record = {"instruction": "a?", "input": "", "output": "b"}
+    (tmp_path / "a.json").write_text(json.dumps([record, record], indent=2))
+    (tmp_path / "b.json").write_text(json.dumps(record) + "\n")
+    assert load(tmp_path / "a.json") == [PAIR, PAIR]
+    assert load(tmp_path / "b.json") == [PAIR]
+    (tmp_path / "a.json").write_text(json.dumps([record, 3]))
+    with pytest.raises(BadInput, match=r"a\.json, record 2: expected an object"):
+        load(tmp_path / "a.json")
 
 
 def test_a_line_past_the_limit_is_not_looked_at(tmp_path: Path) -> None:

@@ -19,10 +19,8 @@ from tests.builders import flip_bit
 from outlast.checkpoints import Vault
 from outlast.errors import BadInput, NoWayBack
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*gradient_checkpointing.*:FutureWarning",  # PEFT asks Transformers by the old name
-    "ignore:.*use_return_dict.*:FutureWarning",
-)
+# PEFT asks Transformers by the old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 WORDS = (
     "--preset toy --limit 60 --max-steps 6 --save-steps 2 --per-device-train-batch-size 2 --max-length 48 "
     "--lora-r 4 --logging-steps 1 --eval-steps 3"
@@ -145,6 +143,51 @@ def test_gradient_checkpointing_and_eager_attention_end_in_the_same_losses(tmp_p
     first = [loss for _, loss in losses(tmp_path / "a", 3)]
     for name in "bc":
         assert [loss for _, loss in losses(tmp_path / name, 3)] == pytest.approx(first, rel=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["vast_h100", "vast_h100_fixed", "t4"])
+def test_the_large_presets_run_as_they_are_on_a_small_model(
+    finished: Path, tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--model", str(finished / "base"), "--data", "offline", "--limit", "40", "--max-steps", "2"]
+    training.run(parse(["--preset", preset, *small, "--validation", "0.2", "--output-dir", str(tmp_path)]))
+    said = capsys.readouterr().out
+    assert ("4-bit (nf4) needs" in said) == (preset == "t4")
+    config = json.loads((tmp_path / "final/adapter_config.json").read_text())
+    assert config["r"] == {"t4": 16}.get(preset, 64)
+    assert json.loads((tmp_path / "checkpoint-2/trainer_state.json").read_text())["max_steps"] == 2
+
+
+def test_a_batch_that_runs_out_of_memory_is_split_and_the_losses_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training.run(_no_saves(tmp_path / "a", "--per-device-train-batch-size", "4"))
+    whole, sizes = transformers.LlamaForCausalLM.forward, []
+
+    def forward(self: Any, input_ids: torch.Tensor, **more: Any) -> Any:
+        sizes.append(len(input_ids))
+        if len(input_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", forward)
+    training.run(_no_saves(tmp_path / "b", "--per-device-train-batch-size", "4"))
+    assert 4 in sizes
+    assert sizes.count(2) >= 6
+    first, split = ([loss for _, loss in losses(tmp_path / name, 3)] for name in "ab")
+    assert split == pytest.approx(first, rel=1e-4)
+
+
+def test_the_best_adapter_by_validation_is_the_final_one_where_that_is_asked_for(tmp_path: Path) -> None:
+    best = ["--set", "load_best_model_at_end=true", "--set", "metric_for_best_model=loss", "--eval-steps", "2"]
+    # The learning rate explodes at the end, so the best is not the last.
+    root = tmp_path / "run"
+    training.run(told(root, "--validation", "0.1", "--learning-rate", "3", "--lr-scheduler-type", "constant", *best))
+    state = json.loads((root / "checkpoint-6/trainer_state.json").read_text())
+    named = Path(state["best_model_checkpoint"])
+    assert named.parent == root
+    assert named.name != "checkpoint-6", "then this would show nothing"
+    assert (named / "adapter_model.safetensors").read_bytes() == (root / "final/adapter_model.safetensors").read_bytes()
 
 
 def test_a_model_and_its_tokenizer_are_taken_from_a_folder(finished: Path, tmp_path: Path) -> None:

@@ -126,6 +126,20 @@ def _read(path: Path) -> Iterator[Conversation]:
             raise BadInput(f"{path}, {place}: {error}", hint=_HINT) from None
 
 
+def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    """One list of records, as many data sets come; else lines."""
+    with path.open("rb") as file:
+        is_list = file.read(1024).lstrip().startswith(b"[")
+    if not is_list:
+        yield from _json_lines(path)
+        return
+    try:
+        records = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON ({error})", hint=_HINT) from None
+    yield from ((f"record {number}", record) for number, record in enumerate(records, 1))
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         with path.open(encoding="utf-8") as file:
@@ -157,7 +171,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
     ".jsonl": _json_lines,
-    ".json": _json_lines,
+    ".json": _json,
     ".parquet": _parquet,
 }
 

@@ -55,7 +55,7 @@ class Settings:
     gradient_accumulation_steps: int = _knob(1, "training", "batches of a step")
     learning_rate: float = _knob(2e-4, "training", "at its highest")
     lr_scheduler_type: str = _knob("cosine", "training", "linear, cosine, constant_with_warmup ...")
-    warmup_steps: float = _knob(0, "training", "steps, or below 1 a share of them")
+    warmup_steps: int = _knob(0, "training", "steps until the learning rate is at its highest")
     weight_decay: float = _knob(0.0, "training", "of the adapter")
     optim: str = _knob("adamw_torch", "training", "adamw_torch, adamw_8bit (bitsandbytes), adafactor ...")
     gradient_checkpointing: bool = _knob(False, "training", "compute activations twice, to hold fewer")

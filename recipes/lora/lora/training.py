@@ -120,6 +120,7 @@ def training_arguments(settings: Settings, choice: Choice, *, has_validation: bo
         "report_to": [],
         "remove_unused_columns": False,
         "label_names": ["labels"],
+        "ddp_find_unused_parameters": False,  # every update of an adapter is used in each step
         "dataloader_pin_memory": not choice.uses_cpu,
         "use_cpu": choice.uses_cpu and choice.mixed is not None,  # the Trainer wants bf16 on a CPU to be asked for
         "disable_tqdm": not sys.stderr.isatty(),
