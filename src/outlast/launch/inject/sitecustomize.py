@@ -17,6 +17,7 @@ HOOKS = {
     "torch.distributed.checkpoint.state_dict_saver": "outlast.integrations.torch_checkpoint:install",
     "transformers.trainer": "outlast.integrations.transformers:install",
     "transformers.trainer_utils": "outlast.integrations.transformers:install_utils",
+    "datasets.arrow_dataset": "outlast.integrations.datasets.map_guard:install",
     "accelerate.accelerator": "outlast.integrations.accelerate:install",
     "lightning.fabric.plugins.io.torch_io": "outlast.integrations.lightning:install_io",
     "lightning_fabric.plugins.io.torch_io": "outlast.integrations.lightning:install_io",
