@@ -1,7 +1,8 @@
-"""``Dataset.map`` whose cache file would not fit is stopped at its first piece, before that is written.
+"""``Dataset.map`` and ``save_to_disk`` whose result would not fit are stopped before they have written anything.
 
 `datasets` writes the result of each map beside the data set, all columns again, and asks nobody for room: a 130 MB text
-became 30 GB (datasets#4897). Of what the map writes nothing stays when it is stopped, or when it fails by itself.
+became 30 GB (datasets#4897). The map's first piece is the sample that tells. Nothing stays of what a map has written
+when it is stopped, or when it fails by itself.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from outlast.errors import NoRoom
-from outlast.host import memory_limit, room, show_bytes
-from outlast.integrations.datasets.growth import Progress, fits
+from outlast.host import allocated_bytes, memory_limit, room, show_bytes
+from outlast.integrations.datasets.growth import DOUBT, Progress, fits
 from outlast.journal import from_environment
 
 _FRESH_SECONDS = 5.0
@@ -29,7 +30,7 @@ _maps = threading.local()
 
 
 def install(module: ModuleType) -> None:
-    """Guard ``Dataset.map`` and what is built on it (``filter``, ``flatten_indices``); once.
+    """Guard ``Dataset.map``, what is built on it (``filter``, ``flatten_indices``), and ``save_to_disk``; once.
 
     Args:
         module: ``datasets.arrow_dataset``.
@@ -38,6 +39,7 @@ def install(module: ModuleType) -> None:
     if getattr(dataset._map_single, "_outlast", False) or not inspect.isgeneratorfunction(dataset._map_single):
         return
     dataset.map = _counting_processes(dataset.map)
+    dataset.save_to_disk = _measuring_first(dataset.save_to_disk)
     dataset._map_single = staticmethod(_guarding(dataset._map_single))
     writer.__init__ = _noticing(writer.__init__)
     writer.write_table = _asking_first(writer.write_table)
@@ -56,8 +58,9 @@ class _Map:
 
     @property
     def part(self) -> Path | None:
-        """The file that is being written; None for a map in memory."""
-        return Path(self.writer._path) if self.writer is not None and self.writer._path else None
+        """The file that is being written; None for a map in memory, or to another machine."""
+        path = self.writer is not None and self.writer._path
+        return Path(path) if path and "://" not in str(path) else None
 
     def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The user's function, its calls counted."""
@@ -132,6 +135,28 @@ def _counting_processes(original: Callable[..., Any]) -> Callable[..., Any]:
             _processes = before
 
     return map
+
+
+def _measuring_first(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def save_to_disk(self: Any, dataset_path: Any, *args: Any, **kwargs: Any) -> Any:
+        place = os.fspath(dataset_path)
+        if "://" not in place and not kwargs.get("storage_options"):
+            size, free = self._estimate_nbytes(), room(place).free_bytes
+            if free is not None and size > (free + _replaced_bytes(Path(place))) * DOUBT:
+                from_environment(Path(place)).write("save_refused", path=place, predicted_bytes=size, free_bytes=free)
+                raise NoRoom(
+                    f"save_to_disk needs about {show_bytes(size)} in {place}, where {show_bytes(free)} are free",
+                    hint="to_parquet() writes the same rows compressed; or leave it: map keeps its result in the cache",
+                )
+        return original(self, dataset_path, *args, **kwargs)
+
+    return save_to_disk
+
+
+def _replaced_bytes(place: Path) -> int:
+    """What is there and will be written over."""
+    return allocated_bytes(place) if place.is_dir() else 0
 
 
 def _guarding(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:

@@ -18,6 +18,8 @@ HOOKS = {
     "transformers.trainer": "outlast.integrations.transformers:install",
     "transformers.trainer_utils": "outlast.integrations.transformers:install_utils",
     "datasets.arrow_dataset": "outlast.integrations.datasets.map_guard:install",
+    "datasets.builder": "outlast.integrations.datasets.building:install",
+    "datasets.load": "outlast.integrations.datasets.load:install",
     "accelerate.accelerator": "outlast.integrations.accelerate:install",
     "lightning.fabric.plugins.io.torch_io": "outlast.integrations.lightning:install_io",
     "lightning_fabric.plugins.io.torch_io": "outlast.integrations.lightning:install_io",

@@ -1,0 +1,136 @@
+"""The subsets of one data set on this machine: fetched once, found again, also where the hub cannot be reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from outlast import durable
+from outlast.integrations.datasets import files
+from outlast.integrations.datasets.found import Found, LeftAlone
+
+FOLDER = "outlast-subsets"
+"""Below the cache of `datasets`."""
+_ASKED = ("path", "name", "data_dir", "data_files", "revision")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The first rows of one split."""
+
+    folder: Path
+    """A subset folder of `outlast.data`."""
+    rows: int
+    """Rows that it holds."""
+    is_whole: bool
+    """True when the split has no more."""
+    new_bytes: int = 0
+    """What was written for it just now."""
+
+    @property
+    def shards(self) -> list[str]:
+        """Its Parquet files, in order."""
+        return sorted(map(str, (self.folder / "train").glob("*.parquet")))
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What an earlier call got."""
+
+    splits: list[str]
+    """All splits that there are."""
+    parts: Mapping[str, Part]
+    """Those that are on this machine."""
+    features: Any
+    """``datasets.Features``; None where they are in the shards."""
+
+
+class Store:
+    """Subsets of the data set that a call names.
+
+    Args:
+        cache: the cache folder of `datasets`.
+        arguments: of the call, by name.
+        rows: first rows of each split, at most.
+    """
+
+    def __init__(self, cache: Path, arguments: Mapping[str, Any], rows: int) -> None:
+        self.home = cache / FOLDER / files.plain(str(arguments["path"]))
+        self.token = arguments.get("token")
+        self.rows = rows
+        asked = json.dumps([str(arguments.get(name)) for name in _ASKED])
+        self._record = self.home / f"request-{rows}-{blake3(asked.encode()).hexdigest()[:16]}.json"
+
+    def part(self, split: str, found: Found) -> Part:
+        """One split's subset; fetched where it is not here yet.
+
+        Raises:
+            LeftAlone: when its files cannot be named as one source.
+            OutlastError: as `outlast.data.fetch` does: no room, a source that does not answer.
+        """
+        from outlast import data
+
+        there = found.splits[split]
+        source = files.source(there.paths)
+        if source is None:
+            raise LeftAlone("its files lie in several folders")
+        folder = self.home / files.folder_name(split, self.rows, there, found.kind)
+        self.home.mkdir(parents=True, exist_ok=True)
+        # Every process of a distributed run comes here: one fetches, the others find it done.
+        with durable.locked(self.home / f"{folder.name}.lock", wait=True), _token(self.token):
+            # The folder's name holds the commit: what is whole there is what would be fetched again.
+            is_here = (folder / "manifest.json").is_file()
+            made = data.Manifest.load(folder) if is_here else data.fetch(source, folder, rows=self.rows)
+        rows = sum(made.rows.values())
+        if not files.agrees(there.paths, [file.path for file in made.files]):
+            durable.remove_tree(folder)
+            raise LeftAlone("the files that its first rows are in cannot be named by a pattern")
+        is_whole = rows < self.rows or rows == made.total_rows
+        return Part(folder, rows, is_whole, 0 if is_here else sum(shard.size_bytes for shard in made.shards))
+
+    def remember(self, parts: Mapping[str, Part], found: Found) -> None:
+        """Write down what this call got, for a session without the hub."""
+        known: dict[str, Any] = {}
+        with suppress(OSError, ValueError, KeyError):
+            known = json.loads(durable.read_small(self._record))["parts"]
+        given = {split: [part.folder.name, part.rows, part.is_whole] for split, part in parts.items()}
+        features = found.features.to_dict() if found.features is not None else None
+        record = {"splits": list(found.splits), "parts": known | given, "features": features}
+        durable.write_bytes(self._record, json.dumps(record).encode())
+
+    def remembered(self) -> Before | None:
+        """What the same call got before; None when nothing of it is here."""
+        try:
+            record = json.loads(durable.read_small(self._record))
+            parts = {name: Part(self.home / at, rows, whole) for name, (at, rows, whole) in record["parts"].items()}
+            splits, features = list(record["splits"]), record["features"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if features is not None:
+            features = sys.modules["datasets.features"].Features.from_dict(features)
+        there = {name: part for name, part in parts.items() if (part.folder / "manifest.json").is_file()}
+        return Before(splits, there, features)
+
+
+@contextmanager
+def _token(token: Any) -> Iterator[None]:
+    """What the script gave as its token, where huggingface_hub looks for it."""
+    if not isinstance(token, str):
+        yield
+        return
+    before = os.environ.get("HF_TOKEN")
+    os.environ["HF_TOKEN"] = token
+    try:
+        yield
+    finally:
+        del os.environ["HF_TOKEN"]
+        if before is not None:
+            os.environ["HF_TOKEN"] = before
