@@ -133,12 +133,12 @@ def _say(subset: Subset, name: str, parts: Mapping[str, Part], asked: list[Slice
                 tell(f"{name}: {one} and {other} share {both:,} rows of the subset; ask for a larger one")
         _given[name].append(one)
     rows = {split: parts[split].rows for split in dict.fromkeys(one.split for one in asked)}
-    fetched = sum(parts[split].new_bytes for split in rows)
+    traveled = sum(parts[split].traveled_bytes for split in rows)
     tell(
         f"{name} is a subset here, of {' and '.join(f'{count:,}' for count in rows.values())} rows "
-        f"({subset.because}): {', '.join(told)}" + (f"; fetched into {home} ({show_bytes(fetched)})" if fetched else "")
+        f"({subset.because}): {', '.join(told)}" + (f"; {show_bytes(traveled)} fetched into {home}" if traveled else "")
     )
     from_environment(Path()).write(
         "subset_given", name=name, because=subset.because, asked_rows=subset.rows, rows=rows,
-        slices=[str(one) for one in asked], folder=str(home), new_bytes=fetched,
+        slices=[str(one) for one in asked], folder=str(home), traveled_bytes=traveled,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from outlast import durable
+from outlast.errors import BadInput
 from outlast.integrations.datasets import files
 from outlast.integrations.datasets.found import Found, LeftAlone
 
@@ -32,8 +33,8 @@ class Part:
     """Rows that it holds."""
     is_whole: bool
     """True when the split has no more."""
-    new_bytes: int = 0
-    """What was written for it just now."""
+    traveled_bytes: int = 0
+    """What came over the network for it just now."""
 
     @property
     def shards(self) -> list[str]:
@@ -87,14 +88,15 @@ class Store:
         # Every process of a distributed run comes here: one fetches, the others find it done.
         with durable.locked(self.home / f"{folder.name}.lock", wait=True), _token(self.token):
             # The folder's name holds the commit: what is whole there is what would be fetched again.
-            is_here = (folder / "manifest.json").is_file()
-            made = data.Manifest.load(folder) if is_here else data.fetch(source, folder, rows=self.rows)
-        rows = sum(made.rows.values())
+            made, traveled = _whole(folder), 0
+            if made is None:
+                fetched = data.fetch_telling(source, folder, lambda progress: None, rows=self.rows)
+                made, traveled = fetched.manifest, fetched.wire_bytes
         if not files.agrees(there.paths, [file.path for file in made.files]):
             durable.remove_tree(folder)
             raise LeftAlone("the files that its first rows are in cannot be named by a pattern")
-        is_whole = rows < self.rows or rows == made.total_rows
-        return Part(folder, rows, is_whole, 0 if is_here else sum(shard.size_bytes for shard in made.shards))
+        rows = sum(made.rows.values())
+        return Part(folder, rows, rows < self.rows or rows == made.total_rows, traveled)
 
     def remember(self, parts: Mapping[str, Part], found: Found) -> None:
         """Write down what this call got, for a session without the hub."""
@@ -116,8 +118,20 @@ class Store:
             return None
         if features is not None:
             features = sys.modules["datasets.features"].Features.from_dict(features)
-        there = {name: part for name, part in parts.items() if (part.folder / "manifest.json").is_file()}
+        there = {name: part for name, part in parts.items() if _whole(part.folder) is not None}
         return Before(splits, there, features)
+
+
+def _whole(folder: Path) -> Any:
+    """The manifest of a subset that lies here with all its shards; None when something is missing."""
+    from outlast.data import Manifest
+
+    try:
+        made = Manifest.load(folder)
+        sizes = [(folder / shard.path).stat().st_size for shard in made.shards]
+    except (BadInput, OSError):
+        return None
+    return made if sizes == [shard.size_bytes for shard in made.shards] else None
 
 
 @contextmanager
