@@ -137,7 +137,7 @@ def test_a_script_for_all_of_openwebtext_ends_on_a_volume_that_the_whole_fills(
     away = on(hub, place, OWT_SUBSET_NUM="1100") | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     again = guarded(tmp_path, *script("owt_script.py", NAME), environment=away)
     assert last(again) == expected
-    assert len(said(again, "the subset that was fetched before is used")) == 2
+    assert len(said(again, "is a subset here, of 1,100 rows (OWT_SUBSET_NUM, commit ")) == 2
 
 
 def test_every_way_of_asking_gets_its_part_of_the_subset(hub: Hub, tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from blake3 import blake3
 
 KINDS = frozenset({"parquet", "json", "csv", "text", "arrow"})
 """Builders of `datasets` whose files `outlast.data` reads."""
@@ -58,7 +57,7 @@ def agrees(paths: Sequence[str], read: Sequence[str]) -> bool:
 def folder_name(split: str, rows: int, files: Files, kind: str) -> str:
     """A name that stands for exactly this content: another commit, file or number of rows has another name."""
     content = json.dumps([_FORM, kind, split, rows, files.paths, files.versions]).encode()
-    return f"{split}-{rows}-{blake3(content).hexdigest()[:16]}"
+    return f"{split}-{rows}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def plain(name: str) -> str:

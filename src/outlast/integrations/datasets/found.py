@@ -44,7 +44,7 @@ def look(module: ModuleType, arguments: Mapping[str, Any]) -> Found:
         arguments: of the call, by name.
 
     Raises:
-        LeftAlone: when `outlast.data` could not read it.
+        LeftAlone: when `outlast.data` could not read it; the hub may be out of reach.
     """
     options = dict(arguments.get("config_kwargs") or {})
     building = {name: value for name, value in arguments.items() if name in _BUILDING}
@@ -82,7 +82,12 @@ def _converted(module: ModuleType, building: dict[str, Any], error: Exception) -
     """A builder for the Parquet files that the hub makes of data sets with a loading script."""
     first = (str(error).splitlines() or [""])[0]
     reason = LeftAlone(f"{type(error).__name__}: {first[:200]}")
-    if building.get("revision") or building.get("data_files") or os.path.exists(str(building["path"])):
+    if (
+        isinstance(error, ConnectionError)
+        or building.get("revision")
+        or building.get("data_files")
+        or os.path.exists(str(building["path"]))
+    ):
         raise reason from error
     name = building.get("name")
     building = {**building, "name": None, "revision": _CONVERTED, "data_dir": name}

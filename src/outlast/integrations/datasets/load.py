@@ -77,21 +77,31 @@ def _subset(module: ModuleType, original: Callable[..., Any], subset: Subset, ar
     if "://" in cache:
         raise LeftAlone(f"its cache is not on this machine ({cache})")
     store = Store(Path(cache).expanduser().absolute(), arguments, subset.rows)
-    try:
-        found = look(module, arguments)
-    except LeftAlone as why:
-        before = store.remembered()
-        asked = slices_of(arguments.get("split"), before.splits) if before else []
-        if before is None or not all(one.split in before.parts for one in asked):
-            raise
-        parts, features = before.parts, before.features
-        tell(f"{arguments['path']}: the subset that was fetched before is used ({why})")
-    else:
-        asked, features = slices_of(arguments.get("split"), list(found.splits)), found.features
-        parts = {name: store.part(name, found) for name in dict.fromkeys(one.split for one in asked)}
-        store.remember(parts, found)
+    before = store.remembered()
+    asked = slices_of(arguments.get("split"), before.splits) if before else []
+    if before is not None and not all(one.split in before.parts for one in asked):
+        before = None
+    # The hub is asked once: a training that goes on must not meet another commit of its data.
+    if before is None or _may_have_changed(arguments):
+        try:
+            found = look(module, arguments)
+        except LeftAlone as why:
+            if before is None:
+                raise
+            tell(f"{arguments['path']}: the subset that was fetched before is used ({why})")
+        else:
+            asked = slices_of(arguments.get("split"), list(found.splits))
+            parts = {name: store.part(name, found) for name in dict.fromkeys(one.split for one in asked)}
+            before = store.remember(parts, found)
+    parts = {one.split: before.parts[one.split] for one in asked}
     _say(subset, str(arguments["path"]), parts, asked, store.home)
-    return _load(original, arguments, {one.split: parts[one.split] for one in asked}, features)
+    return _load(original, arguments, parts, arguments.get("features") or before.features)
+
+
+def _may_have_changed(arguments: Mapping[str, Any]) -> bool:
+    """Files here are looked at each time; the hub again when the script asks for it."""
+    mode = str(arguments.get("download_mode") or "").lower()
+    return os.path.exists(str(arguments["path"])) or mode.endswith(("redownload", "reuse_cache_if_exists"))
 
 
 def _load(original: Callable[..., Any], arguments: Mapping[str, Any], parts: Mapping[str, Part], features: Any) -> Any:
@@ -134,9 +144,11 @@ def _say(subset: Subset, name: str, parts: Mapping[str, Part], asked: list[Slice
         _given[name].append(one)
     rows = {split: parts[split].rows for split in dict.fromkeys(one.split for one in asked)}
     traveled = sum(parts[split].traveled_bytes for split in rows)
+    commits = {part.revision[:8] for part in parts.values() if part.revision}
     tell(
         f"{name} is a subset here, of {' and '.join(f'{count:,}' for count in rows.values())} rows "
-        f"({subset.because}): {', '.join(told)}" + (f"; {show_bytes(traveled)} fetched into {home}" if traveled else "")
+        f"({', '.join([subset.because, *(f'commit {commit}' for commit in sorted(commits))])}): {', '.join(told)}"
+        + (f"; {show_bytes(traveled)} fetched into {home}" if traveled else "")
     )
     from_environment(Path()).write(
         "subset_given", name=name, because=subset.because, asked_rows=subset.rows, rows=rows,

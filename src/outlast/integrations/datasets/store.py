@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from blake3 import blake3
 
 from outlast import durable
 from outlast.errors import BadInput
@@ -20,7 +19,7 @@ from outlast.integrations.datasets.found import Found, LeftAlone
 
 FOLDER = "outlast-subsets"
 """Below the cache of `datasets`."""
-_ASKED = ("path", "name", "data_dir", "data_files", "revision")
+_ASKED = ("path", "name", "data_dir", "data_files", "revision", "config_kwargs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,8 @@ class Part:
     """Rows that it holds."""
     is_whole: bool
     """True when the split has no more."""
+    revision: str | None = None
+    """Commit that it is of; None for files of this machine."""
     traveled_bytes: int = 0
     """What came over the network for it just now."""
 
@@ -44,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What an earlier call got."""
+    """What calls like this one got."""
 
     splits: list[str]
     """All splits that there are."""
@@ -68,7 +69,7 @@ class Store:
         self.token = arguments.get("token")
         self.rows = rows
         asked = json.dumps([str(arguments.get(name)) for name in _ASKED])
-        self._record = self.home / f"request-{rows}-{blake3(asked.encode()).hexdigest()[:16]}.json"
+        self._record = self.home / f"request-{rows}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
 
     def part(self, split: str, found: Found) -> Part:
         """One split's subset; fetched where it is not here yet.
@@ -77,8 +78,6 @@ class Store:
             LeftAlone: when its files cannot be named as one source.
             OutlastError: as `outlast.data.fetch` does: no room, a source that does not answer.
         """
-        from outlast import data
-
         there = found.splits[split]
         source = files.source(there.paths)
         if source is None:
@@ -90,29 +89,35 @@ class Store:
             # The folder's name holds the commit: what is whole there is what would be fetched again.
             made, traveled = _whole(folder), 0
             if made is None:
-                fetched = data.fetch_telling(source, folder, lambda progress: None, rows=self.rows)
+                from outlast.data import fetch_telling
+
+                fetched = fetch_telling(source, folder, lambda progress: None, rows=self.rows)
                 made, traveled = fetched.manifest, fetched.wire_bytes
         if not files.agrees(there.paths, [file.path for file in made.files]):
             durable.remove_tree(folder)
             raise LeftAlone("the files that its first rows are in cannot be named by a pattern")
         rows = sum(made.rows.values())
-        return Part(folder, rows, rows < self.rows or rows == made.total_rows, traveled)
+        return Part(folder, rows, rows < self.rows or rows == made.total_rows, made.revision, traveled)
 
-    def remember(self, parts: Mapping[str, Part], found: Found) -> None:
-        """Write down what this call got, for a session without the hub."""
-        known: dict[str, Any] = {}
-        with suppress(OSError, ValueError, KeyError):
-            known = json.loads(durable.read_small(self._record))["parts"]
-        given = {split: [part.folder.name, part.rows, part.is_whole] for split, part in parts.items()}
+    def remember(self, parts: Mapping[str, Part], found: Found) -> Before:
+        """Write down what this call got, for the next time that it is made; with what others like it got before."""
+        known, commits = self.remembered(), {part.revision for part in parts.values()}
+        both = {name: part for name, part in (known.parts if known else {}).items() if {part.revision} == commits}
+        both |= parts
         features = found.features.to_dict() if found.features is not None else None
-        record = {"splits": list(found.splits), "parts": known | given, "features": features}
+        record = {
+            "splits": list(found.splits),
+            "parts": {name: [part.folder.name, part.rows, part.is_whole, part.revision] for name, part in both.items()},
+            "features": features,
+        }
         durable.write_bytes(self._record, json.dumps(record).encode())
+        return Before(list(found.splits), both, found.features)
 
     def remembered(self) -> Before | None:
         """What the same call got before; None when nothing of it is here."""
         try:
             record = json.loads(durable.read_small(self._record))
-            parts = {name: Part(self.home / at, rows, whole) for name, (at, rows, whole) in record["parts"].items()}
+            parts = {name: Part(self.home / told[0], *told[1:]) for name, told in record["parts"].items()}
             splits, features = list(record["splits"]), record["features"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -124,8 +129,11 @@ class Store:
 
 def _whole(folder: Path) -> Any:
     """The manifest of a subset that lies here with all its shards; None when something is missing."""
-    from outlast.data import Manifest
-
+    try:
+        from outlast.data import Manifest
+    except ModuleNotFoundError as error:
+        # The script's interpreter need not be Outlast's own, and has what datasets brought.
+        raise LeftAlone(f"{sys.executable} has no {error.name}: pip install 'outlast[data]' there") from None
     try:
         made = Manifest.load(folder)
         sizes = [(folder / shard.path).stat().st_size for shard in made.shards]
