@@ -149,9 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             for at in range(0, end, _PIECE):
                 piece = part[at : min(at + _PIECE, end)]
-                self.wfile.write(piece)
-                with self.ranges.lock:
+                with self.ranges.lock:  # first, so that who has read it all finds it counted
                     self.ranges.sent += len(piece)
+                self.wfile.write(piece)
                 if self.ranges.bytes_per_second:
                     time.sleep(len(piece) / self.ranges.bytes_per_second)
         if end < len(part):
