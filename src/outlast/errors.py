@@ -4,7 +4,7 @@ OutlastError
 ├── BadInput            an argument, option or file is not what was expected
 ├── SealError           a checkpoint's seal is missing, torn, or does not match its files
 ├── NoWayBack           resume was asked for and no checkpoint here verifies
-├── NoRoom              the next save does not fit, and every allowed rung was tried
+├── NoRoom              what is to be written does not fit: a save, after every allowed rung; the result of a map
 ├── SaveFailed          a save failed for a reason that making room does not cure
 ├── DoesNotFit          a step needs more memory than there is, even for one sample
 ├── SourceFailed        a source of data does not answer, or broke off and did not come back
@@ -13,6 +13,8 @@ OutlastError
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class OutlastError(Exception):
@@ -31,6 +33,14 @@ class OutlastError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pool of processes that cannot unpickle its worker's error waits for ever.
+        return _again, (type(self), self.message, self.hint)
+
+
+def _again(kind: type[OutlastError], message: str, hint: str) -> OutlastError:
+    return kind(message, hint=hint)
+
 
 class BadInput(OutlastError, ValueError):
     """An argument, option or file is not what was expected."""
@@ -45,7 +55,7 @@ class NoWayBack(OutlastError):
 
 
 class NoRoom(OutlastError, OSError):
-    """The next save does not fit, and every allowed rung of the ladder was tried."""
+    """What is to be written does not fit: a save, after every allowed rung of the ladder, or the result of a map."""
 
 
 class SaveFailed(OutlastError):

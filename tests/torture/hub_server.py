@@ -1,7 +1,8 @@
 """A server on loopback that speaks enough of the Hugging Face hub's protocol to download from.
 
 ``HF_ENDPOINT=http://127.0.0.1:PORT`` is all that huggingface_hub and datasets need. Repositories are a mapping of
-files; what was asked for is kept in ``requests``.
+files; what was asked for is kept in ``requests``, what was sent of files in ``sent_bytes``. A data set of the first
+days is known by a name without an owner, and sent on to the one with.
 """
 
 from __future__ import annotations
@@ -24,23 +25,31 @@ class Hub:
     """What is on the server."""
 
     repositories: Mapping[str, Mapping[str, bytes]]
-    """``models/org/name`` or ``datasets/org/name``: files by path."""
+    """``models/org/name`` or ``datasets/org/name``, with ``@refs/convert/parquet`` for a branch: files by path."""
+    owners: Mapping[str, str] = field(default_factory=dict)
+    """``openwebtext``: ``Skylion007/openwebtext``."""
     url: str = ""
     """Where it listens."""
     requests: list[str] = field(default_factory=list)
     """``METHOD path``, in the order of arrival."""
+    sent_bytes: int = 0
+    """Content of files."""
 
-    def files(self, kind: str, name: str) -> Mapping[str, bytes] | None:
-        return self.repositories.get(f"{kind}/{name}")
+    def key(self, kind: str, name: str, revision: str = "main") -> str:
+        """The repository's own key for a branch or a commit; that of the main branch for one that is not known."""
+        own = [key for key in self.repositories if key.partition("@")[0] == f"{kind}/{name}"]
+        fits = (key for key in own if revision in (key.partition("@")[2], _commit(key)))
+        return next(fits, f"{kind}/{name}")
 
-    def commit(self, kind: str, name: str) -> str:
-        return hashlib.sha1(f"{kind}/{name}".encode()).hexdigest()
+
+def _commit(key: str) -> str:
+    return hashlib.sha1(key.encode()).hexdigest()
 
 
 @contextmanager
-def serving(repositories: Mapping[str, Mapping[str, bytes]]) -> Iterator[Hub]:
+def serving(repositories: Mapping[str, Mapping[str, bytes]], owners: Mapping[str, str] | None = None) -> Iterator[Hub]:
     """Serve these repositories meanwhile."""
-    hub = Hub(repositories)
+    hub = Hub(repositories, owners or {})
 
     class Handler(_Handler):
         pass
@@ -76,33 +85,45 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
-            self._api(found[1], found[2], found[3] or "", body)
+        # Still quoted: the slashes of a branch's name are no separators.
+        path = urlsplit(self.path).path
+        self.hub.requests.append(f"{self.command} {unquote(path)}")
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+)((?:/.*)?)", path):
+            kind, name, rest = found[1], found[2], found[3]
+            if name in self.hub.owners:
+                self._moved(path.replace(name, self.hub.owners[name], 1))
+                return
+            owned = re.fullmatch(r"/([^/]+)((?:/.*)?)", rest)
+            self._api(kind, f"{name}/{owned[1]}", owned[2], body) if owned else self._missing()
+        elif found := re.fullmatch(r"/(datasets)/([^/]+)/resolve/.+", path):
+            owner = self.hub.owners.get(found[2])
+            self._moved(path.replace(found[2], owner, 1)) if owner else self._missing()
         elif found := re.fullmatch(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._resolve(found[1] or "models", found[2], found[4])
+            key = self.hub.key(found[1] or "models", unquote(found[2]), unquote(found[3]))
+            self._resolve(key, unquote(found[4]))
         else:
             self._missing()
 
     def _api(self, kind: str, name: str, rest: str, body: bytes) -> None:
-        files = self.hub.files(kind, name)
-        if files is None:
-            self._missing()
+        revision = re.match(r"/(?:revision|tree|paths-info)/([^/]+)", rest)
+        key = self.hub.key(kind, name, unquote(revision[1]) if revision else "main")
+        files = self.hub.repositories.get(key)
+        if files is None or (revision and unquote(revision[1]).startswith("refs/") and "@" not in key):
+            self._missing("RevisionNotFound" if files is not None else "RepoNotFound")
         elif rest.startswith("/paths-info/"):
             asked = json.loads(body)["paths"] if body.startswith(b"{") else re.findall(r"paths=([^&]+)", body.decode())
-            self._json([_entry(path, files[path]) for path in map(unquote, asked) if path in files])
+            self._json([_info(path, files) for path in map(unquote, asked) if _info(path, files)])
         elif found := re.match(r"/tree/[^/]+/?(.*)", rest):
-            self._json(_listing(files, found[1]))
+            self._json(_listing(files, unquote(found[1]), "recursive=true" in urlsplit(self.path).query.lower()))
         elif rest == "" or rest.startswith("/revision/"):
             siblings = [{"rfilename": path} for path in files]
-            self._json({"id": name, "sha": self.hub.commit(kind, name), "private": False, "gated": False,
+            self._json({"id": name, "sha": _commit(key), "private": False, "gated": False,
                         "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings})  # fmt: skip
         else:
             self._missing()
 
-    def _resolve(self, kind: str, name: str, path: str) -> None:
-        files = self.hub.files(kind, name)
+    def _resolve(self, key: str, path: str) -> None:
+        files = self.hub.repositories.get(key)
         if files is None or path not in files:
             self._missing("EntryNotFound")
             return
@@ -113,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             first, last = int(asked[1]), min(int(asked[2] or last), last)
         part = content[first : last + 1]
         self.send_response(206 if asked else 200)
-        self.send_header("X-Repo-Commit", self.hub.commit(kind, name))
+        self.send_header("X-Repo-Commit", _commit(key))
         self.send_header("ETag", f'"{_oid(content)}"')
         self.send_header("Accept-Ranges", "bytes")
         if asked:
@@ -121,7 +142,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if self.command != "HEAD":
+            self.hub.sent_bytes += len(part)
             self.wfile.write(part)
+
+    def _moved(self, path: str) -> None:
+        self.send_response(307)
+        self.send_header("Location", path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _json(self, document: object) -> None:
         content = json.dumps(document).encode()
@@ -148,6 +176,22 @@ def _entry(path: str, content: bytes) -> dict[str, object]:
     return {"type": "file", "path": path, "size": len(content), "oid": _oid(content)}
 
 
-def _listing(files: Mapping[str, bytes], folder: str) -> list[dict[str, object]]:
+def _info(path: str, files: Mapping[str, bytes]) -> dict[str, object] | None:
+    """A file, or a folder that some file is in."""
+    if path in files:
+        return _entry(path, files[path])
+    folder = path.strip("/")
+    return _folder(folder) if any(other.startswith(f"{folder}/") for other in files) else None
+
+
+def _folder(path: str) -> dict[str, object]:
+    return {"type": "directory", "path": path, "size": 0, "oid": _oid(path.encode())}
+
+
+def _listing(files: Mapping[str, bytes], folder: str, is_deep: bool) -> list[dict[str, object]]:
+    """What is in a folder, or everything below it: files, and the folders that they are in."""
     prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
-    return [_entry(path, content) for path, content in files.items() if path.startswith(prefix)]
+    below = {path: content for path, content in files.items() if path.startswith(prefix)}
+    folders = {path[:at] for path in below for at in range(len(prefix), len(path)) if path[at] == "/"}
+    found = [*map(_folder, sorted(folders)), *(_entry(path, content) for path, content in below.items())]
+    return [entry for entry in found if is_deep or "/" not in str(entry["path"]).removeprefix(prefix)]

@@ -11,6 +11,7 @@ import typer
 from outlast.budget import clock
 from outlast.cli import _app
 from outlast.host import Budget, this_session
+from outlast.integrations.datasets.wanted import Subset
 from outlast.launch import Order, settings, supervise
 
 app = _app.new(__doc__ or "")
@@ -61,6 +62,10 @@ def run(
             help="When this session ends: a last checkpoint is sealed in time. auto: what the platform says.",
         ),
     ] = None,
+    subset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=ROWS", help="load_dataset(NAME) gives the first ROWS rows only. Repeatable."),
+    ] = None,
     restarts: Annotated[int, typer.Option(metavar="N", help="Restarts at most, where resuming helps.")] = 3,
 ) -> None:
     """Run COMMAND guarded: saves are made to fit, its end is explained, it is restarted where that helps."""
@@ -75,6 +80,7 @@ def run(
         resume=resume,
         restarts=restarts,
         save=save,
+        subsets=tuple(Subset.parse(text) for text in subset or ()),
         deadline=clock.parse(deadline, time.time(), this_session()) if deadline is not None else None,
     )
     raise typer.Exit(supervise(order))

@@ -12,6 +12,7 @@ from outlast import journal
 from outlast.budget.clock import Deadline
 from outlast.errors import BadInput
 from outlast.host import BUDGETS_VARIABLE, Budget
+from outlast.integrations.datasets import wanted
 from outlast.journal import Event
 
 PACKAGE = Path(outlast.__file__).parent
@@ -54,6 +55,8 @@ class Order:
     """When this session ends."""
     save: str = "full"
     """``full`` or ``light``: how much a save keeps."""
+    subsets: tuple[wanted.Subset, ...] = ()
+    """Data sets of which the command gets the first rows only."""
 
     def __post_init__(self) -> None:
         if not self.command:
@@ -89,7 +92,11 @@ def environment(order: Order, run: str, attempt: int, resume: bool, base: Mappin
         attempt: 1 for the first start.
         resume: whether the script should go on from its newest checkpoint by itself.
         base: our own environment.
+
+    Raises:
+        BadInput: when a variable that a script would read holds no number of rows.
     """
+    wanted.from_owt_variable("openwebtext", base)
     ours = {
         journal.RUN_VARIABLE: run,
         journal.HOME_VARIABLE: str(order.home),
@@ -103,6 +110,7 @@ def environment(order: Order, run: str, attempt: int, resume: bool, base: Mappin
         "OUTLAST_RECLAIM": order.reclaim,
         "OUTLAST_SAVE": "" if order.save == "full" else order.save,
         "OUTLAST_RESUME": "1" if resume else "",
+        wanted.VARIABLE: wanted.joined(order.subsets, base.get(wanted.VARIABLE)),
     }
     kept = {name: value for name, value in base.items() if name not in ours}
     return kept | {name: value for name, value in ours.items() if value}

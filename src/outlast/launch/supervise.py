@@ -62,7 +62,7 @@ def _become(order: Order, base: Mapping[str, str]) -> None:
         stops.ask(outer, base[journal.RUN_VARIABLE], Stop(order.deadline.by, "deadline", order.deadline.why))
     inner = Order(
         order.command, outer, order.budgets, order.keep, order.keep_exact, order.forbid, order.reclaim, order.resume,
-        save=order.save,
+        save=order.save, subsets=order.subsets,
     )  # fmt: skip
     variables = environment(inner, base[journal.RUN_VARIABLE], attempt, bool(base.get("OUTLAST_RESUME")), base)
     try:
