@@ -12,10 +12,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.data.subsets import content, numbers, parquet, table
 
 from outlast import data, durable
 from outlast.errors import BadInput, NoRoom, SourceChanged, VaultBusy
+from tests.data.subsets import content, numbers, parquet, table
 
 
 def test_head_is_the_first_rows_split_by_order(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data.subsets import content, numbers, parquet
-from tests.torture.range_server import Ranges, Trouble, serving
 
 from outlast import data
 from outlast.data.sources import open_source
 from outlast.data.sources.http import expand
 from outlast.data.sources.patience import Passing, Patience, asked_wait
 from outlast.errors import BadInput, SourceChanged, SourceFailed
+from tests.data.subsets import content, numbers, parquet
+from tests.torture.range_server import Ranges, Trouble, serving
 
 
 @pytest.fixture

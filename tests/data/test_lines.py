@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from tests.data.subsets import content, numbers
-from tests.torture.range_server import serving
 
 from outlast import data
 from outlast.data.readers import lines as reader_of_lines
 from outlast.data.readers import records
 from outlast.errors import BadInput
+from tests.data.subsets import content, numbers
+from tests.torture.range_server import serving
 
 ROWS: list[dict[str, Any]] = [
     {"text": f"né {n}\n", "n": n, "half": n / 2, "meta": {"a": [n]}, "none": None} for n in range(3000)

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.data.subsets import numbers, table
 
 from outlast import data
 from outlast.data import pages
 from outlast.data.pages import PageWatch
 from outlast.errors import BadInput
+from tests.data.subsets import numbers, table
 
 
 @pytest.mark.parametrize(

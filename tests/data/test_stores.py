@@ -13,14 +13,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
-from tests.data.subsets import numbers, parquet
-from tests.torture.hub_server import Hub
-from tests.torture.hub_server import serving as serving_hub
 
 from outlast import data
 from outlast.data.sources.hub import parse
 from outlast.data.sources.listing import below
 from outlast.errors import BadInput, SourceChanged
+from tests.data.subsets import numbers, parquet
+from tests.torture.hub_server import Hub
+from tests.torture.hub_server import serving as serving_hub
 
 
 class _Bucket(BaseHTTPRequestHandler):

@@ -34,7 +34,21 @@ _HOMES = {
     "plan": "outlast.data.planning",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Blocks",
+    "Fetched",
+    "Loader",
+    "Manifest",
+    "Plan",
+    "Progress",
+    "Rows",
+    "Stream",
+    "blocks",
+    "fetch",
+    "fetch_telling",
+    "open",
+    "plan",
+]
 
 
 def __getattr__(name: str) -> Any:
