@@ -121,6 +121,11 @@ def test_going_on_with_another_adapter_is_refused(finished: Path, flag: str, val
     assert said in error.value.message
 
 
+def test_a_fresh_start_among_checkpoints_is_refused(finished: Path) -> None:
+    with pytest.raises(BadInput, match="--resume never, and .*checkpoint-6 is there"):
+        training.run(told(finished, "--lora-dropout", "0.1", "--resume", "never"))
+
+
 def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
     for name in ("checkpoint-9000", "checkpoint-10000", "checkpoint-10001-part", "checkpoint-best"):
         (tmp_path / name).mkdir()

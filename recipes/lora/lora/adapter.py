@@ -90,7 +90,7 @@ def check_same(checkpoint: Path, adapted: Any) -> None:
         told = "; ".join(f"{name}: {before.get(name)} there, {now.get(name)} now" for name in differing)
         raise BadInput(
             f"{checkpoint} is of another training ({told})",
-            hint="the same settings, another --output-dir, or --resume never with the old checkpoints moved away",
+            hint="the same settings, or another --output-dir",
         )
 
 

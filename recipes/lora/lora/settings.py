@@ -67,7 +67,12 @@ class Settings:
     dataloader_num_workers: int = _knob(0, "training", "processes that make batches")
     seed: int = _knob(42, "training", "of the adapter, the tiny base, the order of the data")
     deadline: str | None = _knob(None, "session", "leave in time, sealed: 9h, 23:30, auto (outlast run --deadline too)")
-    resume: str = _knob("auto", "session", "auto: from the newest checkpoint that verifies", choices=("auto", "never"))
+    resume: str = _knob(
+        "auto",
+        "session",
+        "never: a fresh start, refused if a checkpoint is there",
+        choices=("auto", "never"),
+    )
     others: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of ``TrainingArguments``."""
 
@@ -95,9 +100,8 @@ def parse(words: Sequence[str]) -> Settings:
         if not equals:
             raise BadInput(f"--set {word}: expected KEY=VALUE", hint="for example --set max_grad_norm=0.3")
         values |= _placed("training", {key: value}, "--set")
-    others = values.pop("others", {})
     named = {name: _typed(name, value) for name, value in values.items() if not name.startswith("others.")}
-    others |= {name[7:]: _number(value) for name, value in values.items() if name.startswith("others.")}
+    others = {name[7:]: _number(value) for name, value in values.items() if name.startswith("others.")}
     return _checked(Settings(**named, others=others))
 
 

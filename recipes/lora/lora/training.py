@@ -64,12 +64,22 @@ def run(settings: Settings) -> Path:
             *([_KeepBase(settings, tokenizer, source.place)] if source.is_ours and not source.is_there else []),
         ],
     )
-    found = adapter.newest(root) if settings.resume == "auto" else None
+    found = adapter.newest(root)
     if found is not None:
+        _may_go_on(settings, found)
         adapter.check_same(found, model)
     trainer.train(resume_from_checkpoint=str(found) if found else None)
     _tell(f"finished at step {trainer.state.global_step:,}")
     return save_final(trainer, root / FINAL)
+
+
+def _may_go_on(settings: Settings, found: Path) -> None:
+    """A fresh start among another run's checkpoints would lose one of the two: the higher steps count as newer."""
+    is_restart = os.environ.get("OUTLAST_RESUME") == "1"  # `outlast run` starts the same command again
+    if settings.resume == "never" and not is_restart:
+        raise BadInput(
+            f"--resume never, and {found} is there", hint="another --output-dir, or move the old checkpoints away"
+        )
 
 
 def conversations(settings: Settings) -> tuple[list[Conversation], list[Conversation]]:
