@@ -43,4 +43,4 @@ torture: $(READY)
 	OUTLAST_TORTURE=full $(BIN)/pytest -q -n 2 tests/torture
 
 clean:
-	rm -rf $(VENV) demo-run
+	rm -rf $(VENV) demo-run demo-legal demo-lora demo-duo

@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from lora.settings import changed, parse  # noqa: E402
-
 from outlast.errors import OutlastError  # noqa: E402
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from duo.ema import Ema
 
+from duo.ema import Ema
 from outlast.errors import BadInput
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from duo import noise
-from duo.loss import naive_loss, token_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duo import noise
+from duo.loss import naive_loss, token_loss
 from outlast.budget.replay import counted_peak
 from outlast.budget.trace import Recorder
 from outlast.errors import BadInput

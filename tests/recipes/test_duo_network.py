@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from duo import noise, rotary
 from duo.dit import SIZES, DiT
 from duo.loss import naive_loss, token_loss
-
 from outlast.errors import BadInput
 
 TOY = {"vocab": 31, "hidden": 32, "blocks": 2, "heads": 4, "cond_dim": 16, "length": 24}

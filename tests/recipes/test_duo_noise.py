@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from duo import noise
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+
+from duo import noise
 
 
 def test_the_schedule_goes_from_all_to_a_thousandth() -> None:

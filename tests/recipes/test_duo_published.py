@@ -9,9 +9,9 @@ import socket
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from duo import published
 from safetensors.torch import save_file
 
+from duo import published
 from outlast.errors import BadInput
 
 V, D, N, H, C, L = 23, 16, 2, 4, 8, 12

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from duo import noise
-from duo.sampler import draw, posterior, probabilities, sample, step
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch.overrides import TorchFunctionMode
 
+from duo import noise
+from duo.sampler import draw, posterior, probabilities, sample, step
 from outlast.errors import BadInput
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lora import base, offline
 from lora.masking import IGNORED, Pad, answers, mask, prepare, renderer
 from lora.records import Conversation, Turn
-
 from outlast.errors import BadInput
 
 CHATML = (

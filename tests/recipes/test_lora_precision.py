@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lora.precision import Machine, choose
 from lora.settings import parse
 

@@ -11,9 +11,9 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lora import offline
 from lora.records import Turn, conversation, held_out, load
-
 from outlast.errors import BadInput
 
 PAIR = (Turn("user", "a?"), Turn("assistant", "b"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lora.settings import CONFIGS, KNOBS, changed, from_file, parse
 
+from lora.settings import CONFIGS, KNOBS, changed, from_file, parse
 from outlast.errors import BadInput
 
 SEED_001 = {

@@ -12,10 +12,10 @@ import peft
 import pytest
 import torch
 import transformers
-from lora import adapter, base, training
-from lora.settings import Settings, parse
 from tests.builders import flip_bit
 
+from lora import adapter, base, training
+from lora.settings import Settings, parse
 from outlast.checkpoints import Vault
 from outlast.errors import BadInput, NoWayBack
 
