@@ -113,7 +113,7 @@ def test_a_script_for_all_of_openwebtext_ends_on_a_volume_that_the_whole_fills(
     """Attacks: 12 MB to download and 24 MB to build on 16 MB; then the same again without a network."""
     place = volume("16m")
     plain = subprocess.run(
-        looks.python(SCRIPTS / "owt_script.py", NAME), env=on(hub, place), capture_output=True, text=True
+        looks.python(SCRIPTS / "owt_script.py", NAME), env=on(hub, place), capture_output=True, text=True, timeout=120
     )
     assert plain.returncode != 0 and "No space left" in plain.stderr, plain.stderr[-2000:]
     subprocess.run(["rm", "-rf", place / "hf"], check=True)
@@ -188,7 +188,7 @@ def test_what_no_subset_can_be_had_of_is_left_to_datasets_and_that_is_said(
     """Attacks: a script alone, a network that is away: the user sees why, and the error that they would have seen."""
     environment = on(hub, tmp_path) | ({} if network else {"HF_HUB_OFFLINE": "1"})
     command = ["--", sys.executable, "-c", f"import datasets; datasets.load_dataset({name!r}, split='train')"]
-    plain = subprocess.run(command[1:], env=environment, capture_output=True, text=True)
+    plain = subprocess.run(command[1:], env=environment, capture_output=True, text=True, timeout=120)
     done = guarded(tmp_path / "run", "--subset", f"{name}=50", *command, environment=environment)
     assert done.returncode == plain.returncode == 1
     assert plain.stderr.splitlines()[-1] in done.stderr, "the original error"
@@ -207,7 +207,7 @@ def test_nothing_changes_for_who_asked_for_nothing_and_what_will_not_fit_is_told
     )
     command = ["--", sys.executable, "-c", load]
     there = on(hub, tmp_path)
-    plain = subprocess.run(command[1:], env=there, capture_output=True, text=True)
+    plain = subprocess.run(command[1:], env=there, capture_output=True, text=True, timeout=120)
     done = guarded(tmp_path / "run", "--subset", "wikitext=50", *command, environment=there)
     assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr[-3000:]
     assert said(done, "built whole") == [] and looks.named(tmp_path / "run", "subset_given") == []
@@ -246,7 +246,7 @@ def test_a_map_that_would_fill_the_volume_is_stopped_before_it_has_written_anyth
     calls = tmp_path / "calls"
     wide = looks.python(SCRIPTS / "map_script.py", place, 1_000, processes, calls)
     environment = child_environment(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_DATASETS_CACHE=str(place))
-    plain = subprocess.run(wide, env=environment, capture_output=True, text=True)
+    plain = subprocess.run(wide, env=environment, capture_output=True, text=True, timeout=120)
     assert plain.returncode != 0 and "No space left" in plain.stderr
     left = [path for path in place.rglob("*") if path.name.startswith("tmp")]
     assert left, "datasets removes what it could not finish by itself now?"
@@ -276,7 +276,7 @@ def test_a_map_that_fits_is_what_it_was_and_calls_the_function_once_a_row(tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     seen = calls.read_text().splitlines()
     assert len(seen) == len(set(seen)) == 6_000
-    plain = subprocess.run(command, env=environment, capture_output=True, text=True)
+    plain = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert plain.stdout == done.stdout and "mapped 6000 600" in plain.stdout
     assert len(calls.read_text().splitlines()) == 6_000, "found in the cache"
 
