@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from blake3 import blake3
 
-from outlast import durable
+from outlast import __version__, durable
 from outlast.data.index import Run, count
 from outlast.data.manifest import Manifest, ShardFile, UsedFile, digest
 from outlast.data.planning import Plan, decide, free_bytes
@@ -296,7 +295,7 @@ class _Fetch:
             ),
             shards=tuple(sorted(shards, key=lambda shard: shard.path)),
             key=key,
-            written_by={"outlast": version("outlast"), "pyarrow": pa.__version__},
+            written_by={"outlast": __version__, "pyarrow": pa.__version__},
         )
 
 

@@ -13,9 +13,9 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from outlast import __version__
 from outlast.data.sources.patience import Passing, asked_wait
 from outlast.errors import BadInput, SourceFailed
 
@@ -60,7 +60,7 @@ class Web:
 
     def __init__(self, headers: Mapping[str, str] | None = None, timeout: float = 30.0) -> None:
         self._headers = {
-            "User-Agent": f"outlast/{version('outlast')}",
+            "User-Agent": f"outlast/{__version__}",
             "Accept-Encoding": "identity",
             **(headers or {}),
         }

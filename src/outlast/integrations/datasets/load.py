@@ -100,8 +100,9 @@ def _subset(module: ModuleType, original: Callable[..., Any], subset: Subset, ar
 
 def _may_have_changed(arguments: Mapping[str, Any]) -> bool:
     """Files here are looked at each time; the hub again when the script asks for it."""
-    mode = str(arguments.get("download_mode") or "").lower()
-    return os.path.exists(str(arguments["path"])) or mode.endswith(("redownload", "reuse_cache_if_exists"))
+    path, mode = str(arguments["path"]), str(arguments.get("download_mode") or "").lower()
+    is_here = path.startswith(("/", ".", "~")) or os.path.exists(path)
+    return is_here or mode.endswith(("redownload", "reuse_cache_if_exists"))
 
 
 def _load(original: Callable[..., Any], arguments: Mapping[str, Any], parts: Mapping[str, Part], features: Any) -> Any:
