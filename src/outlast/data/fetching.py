@@ -192,6 +192,16 @@ class _Fetch:
         if plan.room_bytes is not None and needed > plan.room_bytes:
             raise self._no_room(f"{show_bytes(needed)} are needed, {show_bytes(plan.room_bytes)} may be written there")
 
+    def _check_room(self, span: Span) -> None:
+        """Others write too; and an estimate is one."""
+        free, needed = free_bytes(self._stage.out, self._plan.request), self._plan.index.probe.stored
+        if free is not None and count(span.runs) * needed > free:
+            raise self._no_room(f"{show_bytes(free)} may be written there now")
+        most = self._plan.request.max_bytes
+        written = sum(path.stat().st_size for path in self._stage.next.glob("*/*.parquet"))
+        if most is not None and written > most:
+            raise self._no_room(f"{self._rows:,} rows take {show_bytes(written)}, more than max_bytes")
+
     def _no_room(self, why: str) -> NoRoom:
         free = free_bytes(self._stage.out, self._plan.request)
         each = self._plan.index.probe.stored
@@ -207,6 +217,7 @@ class _Fetch:
         packer = ThreadPoolExecutor(1, thread_name_prefix="outlast-pack")
         try:
             for span in pending:
+                self._check_room(span)
                 self._span(span, pool, stream, packer)
                 self._rows += count(span.runs)
                 if self._survey.reader.marks:
