@@ -86,6 +86,17 @@ def test_a_server_that_never_answers_is_given_up_and_what_is_done_is_kept(
     assert numbers(tmp_path / "o") == list(range(1500))
 
 
+def test_who_waits_for_a_server_is_let_go_when_the_source_is_closed() -> None:
+    patience = Patience(first_wait=600.0, longest_wait=600.0)
+    patience.stopped.set()
+
+    def attempt() -> None:
+        raise Passing("503")
+
+    with pytest.raises(SourceFailed, match="stopped"):
+        patience.try_until_done("a", attempt)
+
+
 def test_a_server_that_ignores_ranges_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with serving(parquet(tmp_path / "s"), knows_ranges=False) as server:
         with pytest.raises(SourceFailed, match="ignores ranges") as caught:

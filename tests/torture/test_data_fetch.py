@@ -7,10 +7,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +41,18 @@ print(sum(1 for _ in rows.select_columns(["text"]).take(1000)))
 """
 
 
-def write(path: Path, first: int, rows: int, size: int) -> None:
-    """Parquet that does not compress: random letters, and two columns beside."""
-    letters = np.random.default_rng(first).integers(97, 123, rows * size, dtype=np.uint8)
+def letters(seed: int, rows: int, size: int) -> pa.Array:
+    """Texts that do not compress much."""
+    drawn = np.random.default_rng(seed).integers(97, 123, rows * size, dtype=np.uint8)
     offsets = np.arange(0, (rows + 1) * size, size, dtype=np.int32)
-    text = pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(letters))
-    numbers = pa.array(range(first, first + rows))
-    table = pa.table({"text": text, "n": numbers, "label": pa.array(["a", "b"] * (rows // 2))})
-    pq.write_table(table, path, row_group_size=1000, use_dictionary=["label"])
+    return pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(drawn))
+
+
+def write(path: Path, first: int, rows: int, size: int) -> None:
+    """One Parquet file: a large text, a smaller one, a number and a label."""
+    columns = {"text": letters(first, rows, size), "note": letters(first + 1, rows, size // 5)}
+    columns |= {"n": pa.array(range(first, first + rows)), "label": pa.array(["a", "b"] * (rows // 2))}
+    pq.write_table(pa.table(columns), path, row_group_size=1000, use_dictionary=["label"])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """189 MB in six files, as in the measurements of research/storage.md section 7."""
     folder = tmp_path_factory.mktemp("large")
     for i in range(6):
-        write(folder / f"train-{i:05d}.parquet", i * 10_000, 10_000, 3130)
+        write(folder / f"train-{i:05d}.parquet", i * 10_000, 10_000, 2620)
     return folder
 
 
@@ -63,7 +69,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """72 MB: three spans."""
     folder = tmp_path_factory.mktemp("small")
     for i in range(3):
-        write(folder / f"train-{i:05d}.parquet", i * 3000, 3000, 8000)
+        write(folder / f"train-{i:05d}.parquet", i * 3000, 3000, 6700)
     return folder
 
 
@@ -109,19 +115,33 @@ def assert_nothing_half_written(out: Path) -> None:
         assert named == set(found) - {"manifest.json"}
 
 
-def start(url: str, out: Path, *wanted: object) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "outlast", "data", "fetch", f"{url}/", "-o", str(out), *map(str, wanted or _WANTED)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment())
+@contextmanager
+def started(url: str, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A fetch under way; killed at the end if it is still there."""
+    words = [sys.executable, "-m", "outlast", "data", "fetch", f"{url}/", "-o", str(out), *_WANTED]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment()
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def kill_after(seconds: float, url: str, out: Path) -> None:
+    """A fetch that is killed in the middle."""
+    with started(url, out):
+        time.sleep(seconds)
 
 
 def test_1000_rows_of_one_column_travel_in_under_3_mb_and_the_plan_knew(large: Path, tmp_path: Path) -> None:
-    """Attacks: bytes counted at the server, 3.3 MB with the footer for 3.13 MB of values; plan within 5 %."""
+    """Attacks: bytes counted at the server, beside the streaming of `datasets`; the plan is right within 5 %."""
     total = sum(path.stat().st_size for path in large.iterdir())
     assert 185 * _MB < total < 195 * _MB
     with serving(large) as server:
-        planned = outlast("data", "plan", f"{server.url}/", "--rows", 900, "--columns", "text", "--json")
+        planned = outlast("data", "plan", f"{server.url}/", "--rows", 1000, "--columns", "text", "--json")
         expected, server.sent = json.loads(planned.stdout)["wire_bytes"], 0
-        done = outlast("data", "fetch", f"{server.url}/", "-o", tmp_path / "o", "--rows", 900, "--columns", "text")
+        done = outlast("data", "fetch", f"{server.url}/", "-o", tmp_path / "o", "--rows", 1000, "--columns", "text")
         assert done.returncode == 0, done.stderr
         travelled, server.sent = server.sent, 0
         names = [f"{server.url}/{path.name}" for path in sorted(large.iterdir())]
@@ -130,7 +150,7 @@ def test_1000_rows_of_one_column_travel_in_under_3_mb_and_the_plan_knew(large: P
         assert streamed.stdout.split() == ["1000"], streamed.stderr
         by_streaming = server.sent
     assert abs(travelled - expected) <= 0.05 * travelled
-    assert travelled < 3.3 * _MB
+    assert travelled < 3 * _MB
     assert by_streaming > 3 * travelled
 
 
@@ -153,10 +173,7 @@ def test_a_fetch_killed_anywhere_ends_in_the_same_bytes(
         out = tmp_path / str(number)
         number += 1
         for _ in range(3):
-            child = start(small_server.url, out)
-            time.sleep(rng.uniform(0.3, 2.0))
-            child.kill()
-            child.communicate()
+            kill_after(rng.uniform(0.3, 2.0), small_server.url, out)
             left -= 1
             assert_nothing_half_written(out)
             if not left:
@@ -172,14 +189,12 @@ def test_a_growing_subset_killed_anywhere_stays_readable_and_ends_in_the_same_by
 ) -> None:
     """Attacks: the old set must be readable, whole, until the new one stands; 20 kills in full."""
     rng = random.Random(7)
+    assert outlast("data", "fetch", f"{small_server.url}/", "-o", tmp_path / "old", "--rows", 4000).returncode == 0
+    old = content(tmp_path / "old")
     for number in range(share(20)):
         out = tmp_path / str(number)
-        assert outlast("data", "fetch", f"{small_server.url}/", "-o", out, "--rows", 4000).returncode == 0
-        old = content(out)
-        child = start(small_server.url, out)
-        time.sleep(rng.uniform(0.5, 1.5))
-        child.kill()
-        child.communicate()
+        shutil.copytree(tmp_path / "old", out)
+        kill_after(rng.uniform(0.5, 1.5), small_server.url, out)
         assert content(out) == old or shards(out) == good or (out / ".outlast/next/manifest.json").exists()
         done = outlast("data", "fetch", f"{small_server.url}/", "-o", out, *_WANTED, "--json")
         assert done.returncode == 0, done.stderr
@@ -207,15 +222,18 @@ def test_a_volume_that_fills_meanwhile_keeps_what_is_done_and_the_same_command_g
 ) -> None:
     """Attacks: another program takes the room while shards are written; 10 in full."""
     rng = random.Random(9)
-    with serving(small, bytes_per_second=12e6) as server:
+    with serving(small, bytes_per_second=40e6) as server:
         for _ in range(share(10)):
             place = volume("150m")
-            child = start(server.url, place / "o")
-            time.sleep(rng.uniform(1.0, 1.6))
-            free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
-            with open(place / "filler", "wb") as filler:
-                os.posix_fallocate(filler.fileno(), 0, max(4096, free - rng.randrange(8 * _MB)))
-            said = child.communicate()[1]
+            with started(server.url, place / "o") as child:
+                while not any((place / "o").rglob("part-train")):
+                    assert child.poll() is None
+                    time.sleep(0.01)
+                time.sleep(rng.uniform(0.0, 0.5))
+                free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+                with open(place / "filler", "wb") as filler:
+                    os.posix_fallocate(filler.fileno(), 0, max(4096, free - rng.randrange(8 * _MB)))
+                said = child.communicate()[1]
             assert child.returncode == 1, said
             assert "no room" in said and "the same command goes on" in said
             assert_nothing_half_written(place / "o")
@@ -232,6 +250,6 @@ def test_a_volume_that_is_too_small_is_said_to_be_before_anything_travels(small_
     assert "rows fit (--rows)" in done.stderr
     assert small_server.sent < _MB
     rows = int(done.stderr.split("about ")[1].split()[0].replace(",", ""))
-    assert 1000 < rows < 2600
+    assert 1000 < rows < 2700
     done = outlast("data", "fetch", f"{small_server.url}/", "-o", place / "o", "--rows", rows)
     assert done.returncode == 0, done.stderr

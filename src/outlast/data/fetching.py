@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -17,7 +18,7 @@ from blake3 import blake3
 from outlast import __version__, durable
 from outlast.data.index import Run, count
 from outlast.data.manifest import Manifest, ShardFile, UsedFile, digest
-from outlast.data.planning import Plan, decide, free_bytes
+from outlast.data.planning import Plan, decide, fitting, free_bytes
 from outlast.data.pool import Piece, Pool
 from outlast.data.ranges import wanted_groups
 from outlast.data.readers import Rows, ShorterFile
@@ -190,10 +191,20 @@ class _Fetch:
         if plan.room_bytes is not None and needed > plan.room_bytes:
             raise self._no_room(f"{show_bytes(needed)} are needed, {show_bytes(plan.room_bytes)} may be written there")
 
+    def _check_room(self, span: Span) -> None:
+        """Others write too; and an estimate is one."""
+        free, needed = free_bytes(self._stage.out, self._plan.request), self._plan.index.probe.stored
+        if free is not None and count(span.runs) * needed > free:
+            raise self._no_room(f"{show_bytes(free)} may be written there now")
+        most = self._plan.request.max_bytes
+        written = sum(path.stat().st_size for path in self._stage.next.glob("*/*.parquet"))
+        if most is not None and written > most:
+            raise self._no_room(f"{self._rows:,} rows take {show_bytes(written)}, more than max_bytes")
+
     def _no_room(self, why: str) -> NoRoom:
         free = free_bytes(self._stage.out, self._plan.request)
         each = self._plan.index.probe.stored
-        fits = self._rows + int((free or 0) / max(each, 1.0)) if free is not None else None
+        fits = None if free is None else self._rows + fitting(free, each)
         about = f"about {fits:,} rows fit (--rows)" if fits else "make room"
         return NoRoom(
             f"{self._stage.out} has no room for this subset: {why}; {self._rows:,} of {self._plan.rows:,} rows done",
@@ -202,15 +213,18 @@ class _Fetch:
 
     def _make(self, pending: Sequence[Span], pool: Pool) -> None:
         stream = _Stream(self._from_source(pending, pool))
+        packer = ThreadPoolExecutor(1, thread_name_prefix="outlast-pack")
         try:
             for span in pending:
-                self._span(span, pool, stream)
+                self._check_room(span)
+                self._span(span, pool, stream, packer)
                 self._rows += count(span.runs)
                 if self._survey.reader.marks:
                     self._stage.keep_marks(self._survey.reader.marks)
                 self._tell(Progress(self._rows, self._plan.rows or 0, self._survey.source.traveled()))
         finally:
             stream.close()
+            packer.shutdown()
 
     def _from_source(self, pending: Sequence[Span], pool: Pool) -> Iterator[tuple[int, Rows]]:
         """Rows that are not here, in order, as one stream: a row group on the border of two spans is read once."""
@@ -219,7 +233,7 @@ class _Fetch:
             for rows in self._survey.reader.rows(self._plan.index.files[number], list(runs), self._survey.schema):
                 yield number, rows
 
-    def _span(self, span: Span, pool: Pool, stream: _Stream) -> None:
+    def _span(self, span: Span, pool: Pool, stream: _Stream, packer: ThreadPoolExecutor) -> None:
         writers: dict[str, ShardWriter] = {}
         asked = self._plan.request
         try:
@@ -227,7 +241,7 @@ class _Fetch:
                 runs = rows_of(span.runs, shard.part, asked.split, asked.seed, self._paths)
                 part = self._stage.next / f"part-{shard.part}"
                 writers[shard.part] = ShardWriter(
-                    self._stage.next / shard.name, part, self._survey.schema, self._paths, runs
+                    self._stage.next / shard.name, part, self._survey.schema, self._paths, runs, packer
                 )
             for number, rows in self._rows_of(span, pool, stream):
                 self._write(writers, number, rows)

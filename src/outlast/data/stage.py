@@ -17,7 +17,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,20 @@ class Stage:
             if (self.next / NAME).is_file():
                 self._change()
             self._empty_past()
-            yield
+            try:
+                yield
+            finally:
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Take back what was made for nothing: a fetch that did not come to its first shard leaves nothing behind."""
+        with suppress(OSError):
+            if self.next.is_dir() and not any(self.next.glob("*/*.parquet")):
+                durable.remove_tree(self.next)
+            if {path.name for path in self.own.iterdir()} == {"lock"} and not (self.out / NAME).exists():
+                (self.own / "lock").unlink()
+                self.own.rmdir()
+                self.out.rmdir()
 
     def _check_ours(self) -> None:
         if os.path.islink(self.own) or (self.out.exists() and not self.out.is_dir()):

@@ -100,7 +100,8 @@ class HttpSource:
         return None
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and wait for none."""
+        self._patience.stopped.set()
         self._web.close()
 
 
@@ -200,7 +201,7 @@ class Ranged:
                         f"{url} cannot be read: {failure.reason} ({failures} tries)",
                         hint="this server knows no ranges, so that each try begins anew: download the file first",
                     ) from failure
-                self._patience.sleep(self._patience.wait(failures, failure.wait))
+                self._patience.pause(url, failures, failure)
 
     def _kept(self, path: str, start: int, stop: int) -> bytes | None:
         with self._lock:

@@ -131,7 +131,8 @@ class HubSource:
         return found if isinstance(found, str) else None
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and wait for none."""
+        self._patience.stopped.set()
         self._web.close()
 
 

@@ -102,7 +102,8 @@ class ObjectSource:
         return None
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Wait for no answer any more."""
+        self._patience.stopped.set()
 
 
 class _said:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import email.utils
-import time
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -40,14 +40,26 @@ class Patience:
     """Most seconds between two attempts, where the server asks for nothing else."""
     longest_asked: float = 300.0
     """Most seconds that a server's Retry-After is obeyed."""
-    sleep: Callable[[float], None] = time.sleep
-    """Waits."""
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set when nobody wants the answer any more: waits end, and nothing is tried again."""
+    sleep: Callable[[float], None] | None = None
+    """Waits; None waits for `stopped` at most so long."""
 
     def wait(self, failures: int, asked: float | None) -> float:
         """Seconds before the next attempt, after so many failures in a row."""
         if asked is not None:
             return min(max(asked, 0.0), self.longest_asked)
         return min(self.first_wait * 2.0 ** (failures - 1), self.longest_wait)
+
+    def pause(self, what: str, failures: int, failure: Passing) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            SourceFailed: it was stopped meanwhile.
+        """
+        (self.sleep or self.stopped.wait)(self.wait(failures, failure.wait))
+        if self.stopped.is_set():
+            raise gave_up(what, f"{failure.reason}; stopped", failures) from failure
 
     def try_until_done(self, what: str, attempt: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
         """Call until it succeeds.
@@ -69,7 +81,7 @@ class Patience:
                 failures, before = (failures + 1 if now == before else 1), now
                 if failures >= self.tries:
                     raise gave_up(what, failure.reason, failures) from failure
-                self.sleep(self.wait(failures, failure.wait))
+                self.pause(what, failures, failure)
 
 
 def gave_up(what: str, reason: str, tries: int) -> OutlastError:
