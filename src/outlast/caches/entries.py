@@ -69,7 +69,6 @@ SHAPES: dict[str, tuple[Shape, ...]] = {
         Shape((r"([^/]+/){1,3}[0-9a-f.]+\.incomplete",), "partial", Cost.SECONDS),
         Shape((r"([^/]+/){1,4}cache-[0-9a-f]+(_\d+_of_\d+)?\.arrow",), "map", Cost.MINUTES),
         Shape((r"[^/]+/[^/]+/[^/]+/[0-9a-f]{16,}",), "build", Cost.DOWNLOAD, holds="dataset_info.json"),
-        Shape((r"outlast-subsets/[^/]+/[^/]+",), "build", Cost.DOWNLOAD, holds="manifest.json"),
     ),
     "kagglehub": (Shape((r"(models|datasets|notebooks)/[^/]+/[^/]+",), holds="versions"),),
     "keras": (Shape((r"models/[\w.-]+\.(h5|keras)",)),),
