@@ -19,7 +19,7 @@ from outlast.data.sources.hub import parse
 from outlast.data.sources.listing import below
 from outlast.errors import BadInput, SourceChanged
 from tests.data.subsets import numbers, parquet
-from tests.torture.hub_server import Hub
+from tests.torture.hub_server import Hub, commit
 from tests.torture.hub_server import serving as serving_hub
 
 
@@ -134,7 +134,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def test_a_data_set_of_the_hub_is_read_by_ranges_at_its_commit(tmp_path: Path, hub: Hub) -> None:
     found = data.fetch_telling("hf://datasets/org/set", tmp_path / "o", lambda progress: None, rows=700, columns="n")
     assert numbers(tmp_path / "o") == list(range(700))
-    assert found.manifest.revision == hub.commit("datasets", "org/set")
+    assert found.manifest.revision == commit("datasets/org/set")
     assert any("train split" in note for note in found.notes) and found.wire_bytes > 0
     assert data.plan("hf://datasets/org/set/data/test-*").rows == 500
 

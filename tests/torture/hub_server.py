@@ -38,11 +38,11 @@ class Hub:
     def key(self, kind: str, name: str, revision: str = "main") -> str:
         """The repository's own key for a branch or a commit; that of the main branch for one that is not known."""
         own = [key for key in self.repositories if key.partition("@")[0] == f"{kind}/{name}"]
-        fits = (key for key in own if revision in (key.partition("@")[2], _commit(key)))
+        fits = (key for key in own if revision in (key.partition("@")[2], commit(key)))
         return next(fits, f"{kind}/{name}")
 
 
-def _commit(key: str) -> str:
+def commit(key: str) -> str:
     return hashlib.sha1(key.encode()).hexdigest()
 
 
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(_listing(files, unquote(found[1]), "recursive=true" in urlsplit(self.path).query.lower()))
         elif rest == "" or rest.startswith("/revision/"):
             siblings = [{"rfilename": path} for path in files]
-            self._json({"id": name, "sha": _commit(key), "private": False, "gated": False,
+            self._json({"id": name, "sha": commit(key), "private": False, "gated": False,
                         "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings})  # fmt: skip
         else:
             self._missing()
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             first, last = int(asked[1]), min(int(asked[2] or last), last)
         part = content[first : last + 1]
         self.send_response(206 if asked else 200)
-        self.send_header("X-Repo-Commit", _commit(key))
+        self.send_header("X-Repo-Commit", commit(key))
         self.send_header("ETag", f'"{_oid(content)}"')
         self.send_header("Accept-Ranges", "bytes")
         if asked:
