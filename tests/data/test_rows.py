@@ -111,6 +111,15 @@ def test_a_random_order_that_decodes_over_and_over_is_said_once(
     assert said.count("decodes a row group for each 1.0 rows") == 1 and "shuffle=True" in said
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_small_row_groups_and_many_workers_in_our_order_are_no_such_case(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = data.open(make_rows(tmp_path, 1600, per_file=800), columns=["id"], shuffle=True, window=4000)
+    assert sum(len(batch["id"]) for batch in rows.loader(8, workers=4)) == 1600
+    assert capfd.readouterr().err == ""
+
+
 def cut_short(folder: Path) -> None:
     file = folder / "train" / "part-00001.parquet"
     file.write_bytes(file.read_bytes()[:-20])

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from outlast.data import row_groups
 from outlast.data.order import Order, Walk, width_for
@@ -109,7 +109,7 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
             arrays = groups.get(group)
             found.append({name: array[within].as_py() for name, array in zip(columns, arrays, strict=True)})
         self._read += len(found)
-        if not self._has_told and groups.decoded >= _LOOK_AFTER and self._read < 4 * groups.decoded:
+        if not self._has_told and groups.decoded >= _LOOK_AFTER and self._read < self._least() * groups.decoded:
             self._tell()
         return found
 
@@ -144,6 +144,12 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
     def path(self) -> Path:
         """Folder of the first file."""
         return self.files[0].path.parent
+
+    def _least(self) -> float:
+        """Rows for each decoded group below which the order does not suit: N workers in step take an N-th each."""
+        worker = get_worker_info()
+        mean = len(self) / max(1, len(self.order.groups))
+        return min(4.0, mean / 2 / (worker.num_workers if worker else 1))
 
     def _tell(self) -> None:
         self._has_told = True
