@@ -101,6 +101,16 @@ def test_reading_in_order_decodes_each_row_group_once(tmp_path: Path) -> None:
     assert ids(rows) == list(range(200)) and rows._groups.decoded == 20
 
 
+def test_rows_that_a_sampler_shuffles_again_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = data.open(make_rows(tmp_path, 50), shuffle=True)
+    rows.__getitems__([0, 1, 2])
+    rows.__getitems__([4, 8, 12])  # a rank's share
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        rows.__getitems__([7, 3])
+    assert capsys.readouterr().err.count("a resume puts back one order of the two") == 1
+
+
 def test_a_random_order_that_decodes_over_and_over_is_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         self._starts = [0, *accumulate(order.groups)]
         self._groups = row_groups.Groups(self.files, self.columns, order.width + 2)
         self._walk = Walk(order)
-        self._read, self._has_told = 0, False
+        self._read, self._has_told, self._has_warned = 0, False, False
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self.files, "columns": self.columns, "order": self.order}
@@ -96,6 +96,8 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         """Rows at some places of the epoch: what a DataLoader asks for, a batch at once."""
         if not self.order.shuffled:
             return self.take(places)
+        if not self._has_warned and any(later < earlier for earlier, later in pairwise(places)):
+            self._warn()
         between = self._walk.between
         return self.take([int(between(place, place + 1)[0]) for place in places])
 
@@ -158,4 +160,11 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
             f"outlast: {self.path} is read in a random order that decodes a row group for each {mean:.1f} rows\n"
             "  hint: open(..., shuffle=True) with a sequential sampler, or its .loader(), mix as well and decode each "
             "group once; or open(..., window='1GB') to hold more of it\n"
+        )
+
+    def _warn(self) -> None:
+        self._has_warned = True
+        sys.stderr.write(
+            f"outlast: {self.path} is shuffled here and by another's sampler; a resume puts back one order of the two\n"
+            "  hint: open it without shuffle, or let the sampler be sequential (Trainer: train_sampling_strategy)\n"
         )
