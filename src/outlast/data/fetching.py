@@ -113,7 +113,7 @@ def _counted(stage: Stage, survey: Survey, asked: Request) -> Plan:
     """The plan, after counting the rows of files without footers where it depends on them."""
     index = survey.index
     while True:
-        plan = decide(index, asked, free_bytes(stage.out, asked), is_remote=survey.source.is_remote)
+        plan = decide(index, asked, free_bytes(stage.out, asked), is_remote=survey.is_remote)
         number = next((i for i, file in enumerate(index.files) if file.groups is None), None)
         if not plan.must_count or number is None:
             return plan
