@@ -155,7 +155,8 @@ class _Fetch:
             self._rows = plan.rows or 0
             self._rows -= sum(count(span.runs) for span in pending)
             self._admit(pending)
-            reused = sum(piece.run.rows for span in pending for piece in pool.pieces(span.runs) if piece.shard)
+            reused = self._rows  # of spans that are done
+            reused += sum(piece.run.rows for span in pending for piece in pool.pieces(span.runs) if piece.shard)
             self._make(pending, pool)
         manifest = self._manifest(key)
         stage.publish(manifest)
