@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from tests.data.subsets import content
 
@@ -27,11 +28,12 @@ from .range_server import Ranges, Trouble, serving
 
 Volume = Callable[..., Path]
 _MB = 1_000_000
+# Not ru_maxrss: the kernel lets it begin with that of the process that forked, this one.
 _MEASURED = """
-import resource, sys
+import sys
 from outlast.cli import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
 sys.exit(code)
 """
 _STREAMED = """
@@ -160,6 +162,21 @@ def test_all_of_189_mb_is_fetched_in_under_400_mb_of_memory(large: Path, tmp_pat
         done = subprocess.run(words, capture_output=True, text=True, env=child_environment())
     assert done.returncode == 0, done.stderr
     assert int(done.stderr.split()[-1]) * 1024 < 400 * _MB
+
+
+def test_a_row_of_a_gigabyte_is_refused_with_its_place_in_bounded_memory(tmp_path: Path) -> None:
+    packer = zstandard.ZstdCompressor(1).compressobj()
+    with open(tmp_path / "a.jsonl.zst", "wb") as file:
+        file.write(packer.compress(b'{"text": "short"}\n' * 30_000 + b'{"text": "'))
+        for _ in range(1024):
+            file.write(packer.compress(b"x" * (1 << 20)))
+        file.write(packer.compress(b'"}\n') + packer.flush())
+    words = [sys.executable, "-c", _MEASURED, "data", "fetch", tmp_path / "a.jsonl.zst", "-o", tmp_path / "o"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=child_environment())
+    assert done.returncode == 2
+    assert "row 30,000 has more than 67.1 MB" in done.stderr
+    assert int(done.stderr.split()[-1]) * 1024 < 400 * _MB
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_fetch_killed_anywhere_ends_in_the_same_bytes(

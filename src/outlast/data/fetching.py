@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from blake3 import blake3
 
-from outlast import __version__, durable
-from outlast.data.index import Run, count
-from outlast.data.manifest import Manifest, ShardFile, UsedFile, digest
+from outlast import durable
+from outlast.data.describe import manifest_of, plan_key
+from outlast.data.index import count
+from outlast.data.manifest import Manifest, ShardFile, digest
 from outlast.data.planning import Plan, decide, fitting, free_bytes
 from outlast.data.pool import Piece, Pool
-from outlast.data.ranges import wanted_groups
 from outlast.data.readers import Rows, ShorterFile
 from outlast.data.request import PARTS, Request, request
 from outlast.data.shards import ROW_LIMIT, ShardWriter, row_bytes
@@ -31,9 +29,6 @@ from outlast.data.stage import Stage
 from outlast.data.survey import Survey, surveyed
 from outlast.errors import BadInput, NoRoom, SourceChanged
 from outlast.host import explain_full, room, show_bytes
-
-_LAYOUT = 1
-"""Counts up when the same rows would be written as other bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +107,7 @@ def _counted(stage: Stage, survey: Survey, asked: Request) -> Plan:
     """The plan, after counting the rows of files without footers where it depends on them."""
     index = survey.index
     while True:
-        plan = decide(index, asked, free_bytes(stage.out, asked), is_remote=survey.source.is_remote)
+        plan = decide(index, asked, free_bytes(stage.out, asked), is_remote=survey.is_remote)
         number = next((i for i, file in enumerate(index.files) if file.groups is None), None)
         if not plan.must_count or number is None:
             return plan
@@ -160,7 +155,8 @@ class _Fetch:
             self._rows = plan.rows or 0
             self._rows -= sum(count(span.runs) for span in pending)
             self._admit(pending)
-            reused = sum(piece.run.rows for span in pending for piece in pool.pieces(span.runs) if piece.shard)
+            reused = self._rows  # of spans that are done
+            reused += sum(piece.run.rows for span in pending for piece in pool.pieces(span.runs) if piece.shard)
             self._make(pending, pool)
         manifest = self._manifest(key)
         stage.publish(manifest)
@@ -296,21 +292,7 @@ class _Fetch:
         for shard in (shard for span in plan.spans for shard in span.shards):
             path = self._stage.next / shard.name
             shards.append(ShardFile(shard.name, shard.rows, path.stat().st_size, digest(path)))
-        runs = [run for span in plan.spans for run in span.runs]
-        return Manifest(
-            source=plan.index.source,
-            revision=plan.index.revision,
-            request=_told(plan.request),
-            rows=dict(plan.parts),
-            total_rows=plan.index.total_rows,
-            columns=dict(plan.index.columns),
-            files=tuple(
-                _used(plan, number, list(mine)) for number, mine in groupby(sorted(runs), lambda run: run.file)
-            ),
-            shards=tuple(sorted(shards, key=lambda shard: shard.path)),
-            key=key,
-            written_by={"outlast": __version__, "pyarrow": pa.__version__},
-        )
+        return manifest_of(plan, shards, key)
 
 
 class _Stream:
@@ -344,47 +326,6 @@ def _from_pool(pool: Pool, piece: Piece) -> Iterator[tuple[int, Rows]]:
     for batch in pool.rows(piece):
         yield piece.run.file, Rows(np.arange(at, at + batch.num_rows), batch)
         at += batch.num_rows
-
-
-def plan_key(plan: Plan, schema: Any) -> str:
-    """Digest of all that decides a subset's bytes: which rows of which state of which files, columns, split, writer."""
-    used = sorted({run.file for span in plan.spans for run in span.runs})
-    told = {
-        "layout": [_LAYOUT, pa.__version__],
-        "revision": plan.index.revision,
-        "files": [(plan.index.files[i].path, plan.index.files[i].size, plan.index.files[i].version) for i in used],
-        "schema": str(schema),
-        "split": [str(plan.request.split), plan.request.seed if plan.request.split.by_hash else 0],
-        "spans": [[span.runs, [shard.name for shard in span.shards]] for span in plan.spans],
-    }
-    return blake3(json.dumps(told).encode()).hexdigest()
-
-
-def _told(asked: Request) -> dict[str, Any]:
-    """A request as it stands in the manifest; what is to stay free on this machine is no part of the subset."""
-    told = {**asdict(asked), "split": str(asked.split), "columns": asked.columns and list(asked.columns)}
-    del told["keep_free"]
-    return told
-
-
-def _used(plan: Plan, number: int, runs: list[Run]) -> UsedFile:
-    file = plan.index.files[number]
-    groups = None
-    if file.groups is not None and any(group.chunks for group in file.groups):
-        touched = [need.group for need in wanted_groups(file, runs)]
-        groups = tuple(_ranges(touched))
-    return UsedFile(file.path, file.size, file.version, count(runs), groups)
-
-
-def _ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    first = last = None
-    for number in numbers:
-        if last is not None and number != last + 1:
-            yield first, last + 1  # type: ignore[misc]
-            first = number
-        first, last = number if first is None else first, number
-    if first is not None and last is not None:
-        yield first, last + 1
 
 
 def _check_unchanged(

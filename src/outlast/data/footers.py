@@ -57,7 +57,7 @@ def read_footer(source: Source, path: str) -> Footer:
     if length > min(size - 4, _FOOTER_LIMIT):
         raise _damaged(path, f"its footer would have {show_bytes(length)}")
     if length > len(tail):
-        tail = source.read(file, size - length, size)
+        tail = source.read(file, size - length, size - len(tail)) + tail
     try:
         metadata = pq.read_metadata(io.BytesIO(_MAGIC + tail[-length:]))
         schema = metadata.schema.to_arrow_schema()

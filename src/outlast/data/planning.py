@@ -74,11 +74,11 @@ def plan(source: str, *, out: str | Path | None = None, **wanted: Any) -> Plan:
 
     asked = request(**wanted)
     with surveyed(open_source(source), asked) as survey:
-        first = decide(survey.index, asked, free_bytes(out, asked), is_remote=survey.source.is_remote)
+        first = decide(survey.index, asked, free_bytes(out, asked), is_remote=survey.is_remote)
         if first.cost.read_bytes < _WORTH_MEASURING:
             return first
         index = replace(survey.index, bytes_per_second=measure(survey))
-        return decide(index, asked, free_bytes(out, asked), is_remote=survey.source.is_remote)
+        return decide(index, asked, free_bytes(out, asked), is_remote=survey.is_remote)
 
 
 def free_bytes(out: str | Path | None, asked: Request) -> int | None:

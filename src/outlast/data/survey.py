@@ -39,6 +39,11 @@ class Survey:
     reader: Reader
     """Still open."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Bytes of it travel: not all of its files are here (the hub's cache may have them)."""
+        return self.source.is_remote and any(self.source.local(file.path) is None for file in self.index.files)
+
 
 @contextmanager
 def surveyed(source: Source, request: Request, counts: Counts | None = None) -> Iterator[Survey]:

@@ -1,7 +1,7 @@
 """Files at http:// and https:// addresses, read by ranges.
 
 One file (``https://host/a.parquet``), several (``https://host/part-{000..017}.parquet``), or the index page of a folder
-(``https://host/folder/``), as Apache, nginx and ``python -m http.server`` make it.
+(``https://host/folder/``), as Apache and nginx make it.
 """
 
 from __future__ import annotations
