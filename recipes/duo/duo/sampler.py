@@ -153,7 +153,7 @@ def draw(p: torch.Tensor, generator: torch.Generator | None = None) -> torch.Ten
 
 
 def probabilities(logits: torch.Tensor, p_nucleus: float = 1.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """softmax of each row; with a nucleus below 1, of the likeliest tokens that together have at least that much."""
+    """Softmax of each row; with a nucleus below 1, of the likeliest tokens that together have at least that much."""
     p = logits.to(dtype).softmax(-1)
     if p_nucleus >= 1.0:
         return p

@@ -1,0 +1,167 @@
+"""The training step, as Lightning wants it: loss, validation with the mean weights, and what a checkpoint carries."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from duo import loss, noise, samples
+from duo.batches import Order, Stream, mixed
+from duo.dit import DiT
+from duo.ema import Ema
+from duo.settings import Model, Settings, Training
+from duo.text import Text
+
+CARRIED = "duo"
+"""What the program adds to a checkpoint is under this key."""
+
+
+class Diffusion(pl.LightningModule):
+    """A uniform-state diffusion language model in training.
+
+    Times, noise and dropout of a batch follow from the seed, the number of the batch and the rank alone. So a resumed
+    run draws what the uninterrupted one drew, and no random generator has to be in a checkpoint.
+
+    Args:
+        settings: what the program was told.
+        network: the model.
+        text: its blocks and tokenizer; a checkpoint carries the tokenizer, so that it can be used away from its run.
+    """
+
+    def __init__(self, settings: Settings, network: DiT, text: Text) -> None:
+        super().__init__()
+        self.settings, self.network, self.text = settings, network, text
+        self.ema = Ema(network.parameters(), settings.training.ema) if settings.training.ema else None
+
+    # Training
+
+    def train_dataloader(self) -> Stream:
+        """Batches from where the training is."""
+        asked = self.settings.loader
+        order = Order(
+            len(self.text.blocks["train"]),
+            asked.batch_size,
+            self.settings.seed,
+            self.global_rank,
+            self.trainer.world_size,
+        )
+        total = self.settings.trainer.max_steps * self.settings.trainer.accumulate_grad_batches
+        # One more than is needed: the training ends by its steps, never by the end of an epoch, so that a longer
+        # trainer.max_steps later finds an epoch that goes on.
+        return Stream(self.text.blocks["train"], order, total + 1, asked.num_workers)
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        """Mean loss of a batch, nats a token."""
+        torch.manual_seed(mixed(self.settings.seed, "train", index, self.global_rank))
+        mean = nats(self.network, batch, self.settings.training).mean()
+        self.log("train/nll", mean.detach())
+        return mean
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The step, and then the mean of the weights."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema:
+            self.ema.update()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a linear warm-up, then a constant rate."""
+        asked = self.settings.optim
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=asked.lr,
+            betas=(asked.beta1, asked.beta2),
+            eps=asked.eps,
+            weight_decay=asked.weight_decay,
+        )
+        warm = max(1, asked.warmup_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warm))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # Validation
+
+    def val_dataloader(self) -> Any:
+        """Blocks of the validation split in order, a rank its own part."""
+        return validation_loader(
+            self.text.blocks["validation"], self.settings, self.global_rank, self.trainer.world_size
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """The mean weights are the ones that are judged."""
+        if self.ema:
+            self.ema.swap()
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> None:
+        """Loss of a batch; each validation draws the same times and noise, so that its figures can be compared."""
+        generator = validation_generator(self.settings.seed, index, self.global_rank, batch.device)
+        mean = nats(self.network, batch, self.settings.training, generator).mean()
+        self.log("val/nll", mean, on_epoch=True, batch_size=len(batch), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Back to the weights in training: a ModelCheckpoint saves right after this."""
+        if self.settings.eval.generate_samples and self.trainer.is_global_zero:
+            self._write_samples()
+        if self.ema:
+            self.ema.swap()
+
+    def _write_samples(self) -> None:
+        step = self.trainer.global_step
+        name = Path(self.settings.checkpointing.save_dir) / f"samples-step={step}.json"
+        samples.write(name, self.network, self.text.tokenizer, self.settings, self.device, {"step": step})
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What evaluation needs beside the weights."""
+        checkpoint[CARRIED] = {
+            "model": asdict(self.settings.model),
+            "vocab": self.network.vocab,
+            "tokenizer": self.text.tokenizer.to_str(),
+            "text": {"asked": self.settings.data.source, "used": self.text.source},
+            "ema": self.ema.state_dict() if self.ema else None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The mean of the weights goes on; a run that had none starts one from its present weights."""
+        saved = checkpoint.get(CARRIED, {}).get("ema")
+        if self.ema and saved:
+            self.ema.load_state_dict(saved)
+
+
+def nats(network: DiT, x: torch.Tensor, asked: Training, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Loss of each token at times and with noise that are drawn here, nats, (batch, length)."""
+    t = noise.draw_times(
+        len(x), generator=generator, antithetic=asked.antithetic_sampling, eps=asked.sampling_eps, device=x.device
+    )
+    z = noise.corrupt(x, noise.alpha(t), network.vocab, generator=generator)
+    return loss.token_loss(
+        network.projection(z, noise.sigma(t)), x, z, t, network.vocab, precision=asked.loss_precision
+    )
+
+
+def network(model: Model, vocab: int) -> DiT:
+    """A network of that size with random weights."""
+    return DiT(
+        vocab,
+        model.hidden_size,
+        model.n_blocks,
+        model.n_heads,
+        model.cond_dim,
+        model.length,
+        model.dropout,
+        model.attention,
+    )
+
+
+def validation_loader(blocks: Any, settings: Settings, rank: int = 0, world: int = 1) -> Any:
+    """Batches of the validation split in order; of several ranks each has every so-manieth block."""
+    part = torch.utils.data.Subset(blocks, range(rank, len(blocks), world))
+    return torch.utils.data.DataLoader(part, batch_size=settings.loader.eval_batch_size)
+
+
+def validation_generator(seed: int, index: int, rank: int, device: torch.device) -> torch.Generator:
+    """The random numbers of a batch of validation."""
+    return torch.Generator(device).manual_seed(mixed(seed, "validation", index, rank))
