@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 from duo.settings import known_keys, unknown_key
 from outlast.errors import BadInput
@@ -28,7 +28,7 @@ def checked(words: Sequence[str], configs: Path) -> list[str]:
 def _override(word: str, configs: Path) -> str:
     try:
         parsed = OverridesParser.create().parse_override(word)
-    except OverrideParseException as error:
+    except HydraException as error:
         raise BadInput(f"cannot read {word!r} on the command line", hint="KEY=VALUE, without spaces") from error
     key = parsed.key_or_group
     if key.startswith("hydra.") or key.startswith("hydra/"):

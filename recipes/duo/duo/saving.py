@@ -1,4 +1,4 @@
-"""Which checkpoints there are: the newest few, and the best by val/nll. Sealed by Outlast, under `outlast run` or not."""
+"""Which checkpoints there are: the newest few, and the best by val/nll; all sealed by Outlast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ LAST = "last.ckpt"
 """A link to the newest, for scripts that ask for it by name."""
 
 
-class NewestAndLast(ModelCheckpoint):
+class Kept(ModelCheckpoint):
+    """Lightning's own, but it also lets go of the checkpoint that the training was resumed from."""
+
+    @property
+    def state_key(self) -> str:
+        """The books go on when keep_last, or the steps between two saves, are other ones than in the last session."""
+        return f"duo-{self.monitor}"
+
+    def _should_remove_checkpoint(self, trainer: Any, previous: str, current: str) -> bool:
+        # Lightning keeps that one for ever: one more file with each restart, until the disk is full.
+        return previous != current
+
+
+class NewestAndLast(Kept):
     """Saves every N steps, and the last step of the training whatever its number."""
 
     def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
@@ -34,7 +47,7 @@ def folder(settings: Settings) -> Path:
     return Path(settings.checkpointing.save_dir) / "checkpoints"
 
 
-def callbacks(settings: Settings) -> list[ModelCheckpoint]:
+def callbacks(settings: Settings) -> list[Kept]:
     """Lightning's own callbacks; what they no longer want goes through Outlast's vault."""
     asked, place = settings.checkpointing, folder(settings)
     newest = NewestAndLast(
@@ -49,7 +62,7 @@ def callbacks(settings: Settings) -> list[ModelCheckpoint]:
     )
     if not asked.keep_best:
         return [newest]
-    best = ModelCheckpoint(
+    best = Kept(
         dirpath=place,
         filename="best-{step}",
         monitor="val/nll",
@@ -70,9 +83,7 @@ def resume_from(settings: Settings) -> str | None:
     asked = settings.checkpointing
     if asked.resume_ckpt_path and Path(asked.resume_ckpt_path).name != LAST:
         if not Path(asked.resume_ckpt_path).is_file():
-            raise BadInput(
-                f"no checkpoint {asked.resume_ckpt_path}", hint=f"those of this run are in {folder(settings)}"
-            )
+            raise BadInput(f"no checkpoint {asked.resume_ckpt_path}", hint=f"this run's are in {folder(settings)}")
         return asked.resume_ckpt_path
     is_there = folder(settings).is_dir() and any(folder(settings).glob("*.ckpt"))
     return "last" if asked.resume_from_ckpt and is_there else None

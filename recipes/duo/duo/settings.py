@@ -103,7 +103,8 @@ class Optim:
     beta2: float
     eps: float
     weight_decay: float
-    warmup_steps: int
+    warmup_steps: int | None
+    """None: 2,500, and in a short run a tenth of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +223,7 @@ def _build(kind: type[T], values: Mapping[str, Any], above: str) -> T:
         if key not in names:
             raise unknown_key(above + str(key))
     if missing := sorted(names - set(values)):
-        raise BadInput(
-            f"{above + missing[0]} has no value", hint="each key needs one in configs/ or on the command line"
-        )
+        raise BadInput(f"{above + missing[0]} has no value", hint="every key needs one, in configs/ or here")
     return kind(**{name: _value(hints[name], values[name], above + name) for name in names})
 
 
@@ -321,9 +320,7 @@ def _check(settings: Settings) -> None:
             raise BadInput(f"{key} is {value}; the least is {least}", hint=f"{key}={least} or more")
     for key, (low, high) in BETWEEN.items():
         if not low <= (value := value_of(settings, key)) <= high:
-            raise BadInput(
-                f"{key} is {value}; expected {low:g} to {high:g}", hint=f"a number in between, {key}={high:g}"
-            )
+            raise BadInput(f"{key} is {value}; expected {low:g} to {high:g}", hint=f"for example {key}={high:g}")
     _check_heads(settings.model)
     _check_batches(settings)
     devices = settings.trainer.devices * settings.trainer.num_nodes
@@ -349,9 +346,7 @@ def _check_batches(settings: Settings) -> None:
     for name, (asked, size, accumulated) in sums.items():
         product = size * devices * accumulated
         if asked is not None and asked != product:
-            parts = (
-                f"{size} (loader.{name}batch_size) x {trainer.devices} (trainer.devices) x {trainer.num_nodes} (nodes)"
-            )
+            parts = f"{size} (loader.{name}batch_size) x {trainer.devices} (devices) x {trainer.num_nodes} (nodes)"
             parts += f" x {accumulated} (trainer.accumulate_grad_batches)" if not name else ""
             raise BadInput(
                 f"loader.{name}global_batch_size is {asked}, and {parts} is {product}",

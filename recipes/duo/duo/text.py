@@ -1,4 +1,4 @@
-"""From a data set to blocks of tokens: a subset on disk, its tokenizer, and packed blocks, all through `outlast.data`."""
+"""From a data set to blocks of tokens: a subset on disk, its tokenizer, packed blocks; through `outlast.data`."""
 
 from __future__ import annotations
 

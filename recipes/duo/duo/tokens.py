@@ -1,4 +1,4 @@
-"""The tokenizer of a run: one from the hub or a folder, else a BPE trained on the run's own text; saved with the run."""
+"""The tokenizer of a run: from the hub or a folder, else a BPE of the run's own text; saved with the run."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def trainer(settings: Settings, chosen: machine.Machine) -> pl.Trainer:
         accumulate_grad_batches=asked.accumulate_grad_batches,
         gradient_clip_val=asked.gradient_clip_val,
         log_every_n_steps=asked.log_every_n_steps,
-        val_check_interval=asked.val_check_interval * asked.accumulate_grad_batches,
+        val_check_interval=min(asked.val_check_interval, asked.max_steps) * asked.accumulate_grad_batches,
         check_val_every_n_epoch=None,
         limit_val_batches=1.0 if asked.limit_val_batches is None else asked.limit_val_batches,
         num_sanity_val_steps=0,
@@ -125,9 +125,6 @@ def told(settings: Settings, ready: text.Text, network: Any) -> None:
     copies = 3 + bool(settings.training.ema)  # weights, two moments, the mean of the weights
     sizes = {name: len(one) for name, one in ready.blocks.items()}
     say(f"text: {ready.source}")
-    say(
-        f"{sizes['train']:,} blocks of {settings.model.length} tokens to train on, {sizes['validation']:,} to validate on"
-    )
-    say(
-        f"{parameters:,} parameters, vocabulary {network.vocab:,}; a checkpoint takes {4e-6 * copies * parameters:,.0f} MB"
-    )
+    length, megabytes = settings.model.length, 4e-6 * copies * parameters
+    say(f"{sizes['train']:,} blocks of {length} tokens to train on, {sizes['validation']:,} to validate on")
+    say(f"{parameters:,} parameters, vocabulary {network.vocab:,}; a checkpoint takes {megabytes:,.0f} MB")

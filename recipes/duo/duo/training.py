@@ -77,7 +77,7 @@ class Diffusion(pl.LightningModule):
             eps=asked.eps,
             weight_decay=asked.weight_decay,
         )
-        warm = max(1, asked.warmup_steps)
+        warm = warmup_steps(self.settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warm))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -140,6 +140,12 @@ def nats(network: DiT, x: torch.Tensor, asked: Training, generator: torch.Genera
     return loss.token_loss(
         network.projection(z, noise.sigma(t)), x, z, t, network.vocab, precision=asked.loss_precision
     )
+
+
+def warmup_steps(settings: Settings) -> int:
+    """Steps until the learning rate is what was asked for, at least 1."""
+    asked, last = settings.optim.warmup_steps, settings.trainer.max_steps
+    return max(1, min(2500, last // 10) if asked is None else asked)
 
 
 def network(model: Model, vocab: int) -> DiT:
