@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
-CHUNK_BYTES = 64 << 20
-"""Largest vocabulary-sized buffer, bytes. Where all rows fit into one, it is kept for the backward pass."""
+CHUNK_BYTES = {"cuda": 256 << 20}
+"""Largest vocabulary-sized buffer by kind of device, bytes. Where all rows fit into one, it is kept for the backward
+pass and nothing is computed twice: on a GPU that is so for 2 texts of 512 tokens of GPT-2's vocabulary."""
+CHUNK_BYTES_ELSE = 64 << 20
 _TILES = 8  # elementwise work goes over an eighth of a chunk at a time: its temporaries are that small
 _CPU_TILE = 1 << 18  # numbers; what stays in a core's second-level cache
 
@@ -33,11 +36,10 @@ class Rows(torch.autograd.Function):
         rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `rows_of`; `dtypes` are those of the matrix product and of all that follows, `rows` those of a chunk."""
-        numbers = torch.float64 if dtypes[1] == torch.float64 else torch.float32
-        shape = (3, len(hidden))
-        found = torch.empty(shape, dtype=numbers, device=hidden.device)
-        pull = torch.empty(len(hidden), dtype=numbers, device=hidden.device)
-        norm = torch.empty(len(hidden), 1, dtype=dtypes[1], device=hidden.device)
+        found = torch.empty(3, len(hidden), dtype=numbers(hidden.device), device=hidden.device)
+        pull = torch.empty_like(found[0])
+        sums = torch.promote_types(dtypes[1], torch.float32)
+        norm = torch.empty(len(hidden), 1, dtype=sums, device=hidden.device)
         low = weight if weight is None else weight.to(dtypes[0])
         p = None
         for part in _parts(len(hidden), rows):
@@ -46,12 +48,12 @@ class Rows(torch.autograd.Function):
             for tile in _parts(len(p), _tile_rows(p)):
                 piece = p[tile]
                 top = piece.amax(1, keepdim=True)
-                total = piece.sub_(top).exp_().sum(1, keepdim=True)
+                total = piece.sub_(top).exp_().sum(1, keepdim=True, dtype=sums)
                 piece.div_(total)
-                norm[part][tile] = top.add_(total.log_())
+                norm[part][tile] = total.log_().add_(top)
                 scaled = piece * rho[part][tile].to(piece.dtype)
-                pull[part][tile] = (scaled / (scaled + 1)).sum(1, dtype=numbers)
-                found[0, part][tile] = scaled.log1p_().sum(1, dtype=numbers)
+                pull[part][tile] = (scaled / (scaled + 1)).sum(1, dtype=sums)
+                found[0, part][tile] = scaled.log1p_().sum(1, dtype=sums)
             found[1, part] = _at(p, z[part])
             found[2, part] = _at(p, x[part])
         keeps = any(ctx.needs_input_grad) and len(hidden) <= rows
@@ -61,6 +63,7 @@ class Rows(torch.autograd.Function):
         return found[0], found[1], found[2]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradients of `hidden`, `weight` and `bias`."""
         hidden, weight, bias, x, z, rho, norm, pull, found = ctx.saved_tensors
@@ -100,6 +103,11 @@ class Rows(torch.autograd.Function):
         return to_hidden, to_weight, to_bias, None, None, None, None, None
 
 
+def numbers(device: torch.device) -> torch.dtype:
+    """Type of what is one number a row: float64, but on Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def rows_of(
     hidden: torch.Tensor,
     weight: torch.Tensor | None,
@@ -122,12 +130,14 @@ def rows_of(
         z: noisy tokens, (rows,).
         rho: vocab alpha / (1 - alpha), (rows, 1).
         matmul: type of the product.
-        precision: type of everything of the vocabulary's size after it; sums are in float32 at least.
-        chunk_bytes: largest vocabulary-sized buffer, bytes; None for CHUNK_BYTES.
+        precision: type of everything of the vocabulary's size after it; sums of it are in float32 at least.
+        chunk_bytes: largest vocabulary-sized buffer, bytes; None for that of CHUNK_BYTES.
     """
     vocab = len(weight) if weight is not None else hidden.shape[1]
     row_bytes = vocab * precision.itemsize
-    rows = max(1, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // row_bytes)
+    if chunk_bytes is None:
+        chunk_bytes = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES_ELSE)
+    rows = max(1, chunk_bytes // row_bytes)
     with torch.autocast(hidden.device.type, enabled=False):
         found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = Rows.apply(
             hidden, weight, bias, x, z, rho, (matmul, precision), rows

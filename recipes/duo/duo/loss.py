@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from duo import noise
-from duo.chunks import rows_of
+from duo.chunks import numbers, rows_of
 from outlast.errors import BadInput
 
 PRECISIONS = {
@@ -46,7 +46,7 @@ def token_loss(
         t: time of each sample in (0, 1], (batch,).
         vocab: how many tokens there are.
         precision: type of what has the vocabulary's size, a key of PRECISIONS. Products are in autocast's type.
-        chunk_bytes: largest buffer of the vocabulary's size, bytes; None for `duo.chunks.CHUNK_BYTES`.
+        chunk_bytes: largest buffer of the vocabulary's size, bytes; None for that of `duo.chunks.CHUNK_BYTES`.
 
     Returns:
         (batch, length), float32 or float64; never below 0 but for rounding.
@@ -62,13 +62,13 @@ def token_loss(
         matmul = torch.get_autocast_dtype(hidden.device.type)
     elif weight is not None:
         matmul = torch.promote_types(hidden.dtype, weight.dtype)
-    # Numbers of a row are few: never in less than float32.
-    times = t.to(torch.promote_types(dtype, torch.float32))[:, None].expand(x.shape)
+    times = t.to(numbers(hidden.device))[:, None].expand(x.shape)
     spread, p_z, p_x = rows_of(
         hidden.flatten(0, 1), weight, bias, x.flatten(), z.flatten(), _rho(times, vocab).reshape(-1, 1),
         matmul=matmul, precision=dtype, chunk_bytes=chunk_bytes,
     )  # fmt: skip
-    return row_loss(spread.view(x.shape), p_z.view(x.shape), p_x.view(x.shape), z == x, times, vocab)
+    loss = row_loss(spread.view(x.shape), p_z.view(x.shape), p_x.view(x.shape), z == x, times, vocab)
+    return loss.to(torch.promote_types(dtype, torch.float32))
 
 
 def row_loss(
@@ -76,7 +76,8 @@ def row_loss(
 ) -> torch.Tensor:
     """Loss of a token from the three numbers of its distribution, nats. Elementwise.
 
-    Written with log1p and 1 - p, so that nothing of the size of 1 / (1 - alpha) is subtracted from its like.
+    In float64, where there is one: near t = 0 numbers of the size of 1 / (1 - alpha) are subtracted from each other,
+    and there are few of them.
 
     Args:
         spread: sum_i log(1 + rho p_i) over the vocabulary.
@@ -87,12 +88,10 @@ def row_loss(
         vocab: how many tokens there are.
     """
     r, gone = _rho(t, vocab), noise.lost(t)
-    log_z = torch.log1p(r * p_z)
+    log_z, log_x, log_full = torch.log1p(r * p_z), torch.log1p(r * p_x), torch.log1p(r)
     around = spread - vocab * log_z
-    stays = -(around + (vocab - 1) * torch.log1p(r)) / (1 + r)
-    # log((1 + rho) / (1 + rho p_x)): how far the model is from the clean token.
-    short = -torch.log1p(-(1 - p_x) * r / (1 + r))
-    moved = (1 + r) * short + r * log_z - (around - torch.log1p(r * p_x))
+    stays = -(around + (vocab - 1) * log_full) / (1 + r)
+    moved = -around - r * (log_x - log_z) + (1 + r) * log_full
     # The rate at which the truth leaves z, less the model's.
     leaving = torch.where(same, (p_z - 1) * r / (1 + r), r * p_z) / (gone * (1 + r * p_z))
     return -noise.dalpha(t) / noise.alpha(t) * (torch.where(same, stays, moved) / vocab - leaving)
@@ -137,7 +136,7 @@ def _check(
     size = hidden.shape[-1] if weight is None else weight.shape[0]
     if hidden.dim() != 3 or not hidden.shape[:2] == x.shape == z.shape or t.shape != x.shape[:1] or size != vocab:
         raise BadInput(
-            f"shapes do not belong together: {tuple(hidden.shape)} from the model for {size} tokens, x {tuple(x.shape)}, "
-            f"z {tuple(z.shape)}, t {tuple(t.shape)}, vocabulary {vocab}",
+            f"shapes do not belong together: {tuple(hidden.shape)} of {size} tokens from the model, "
+            f"x {tuple(x.shape)}, z {tuple(z.shape)}, t {tuple(t.shape)}, vocabulary {vocab}",
             hint="(batch, length, width or vocab), (batch, length), (batch, length), (batch,)",
         )

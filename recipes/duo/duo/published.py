@@ -37,6 +37,7 @@ PREFIXES = ("backbone.", "model.", "module.", "_orig_mod.")
 """What may stand before each name, once or several times (a wrapper's, a compiled module's)."""
 FOLLOWS = re.compile(r"(rotary_emb\.inv_freq|(.*\.)?position_ids)")
 """Tensors that follow from the sizes: not needed."""
+INDEX = "model.safetensors.index.json"
 HEADS = ("n_heads", "num_attention_heads", "heads")
 LENGTHS = ("model_length", "max_position_embeddings", "length")
 """Names of what no tensor's shape tells, in config.json."""
@@ -59,14 +60,14 @@ def load(
         length: most positions; None for what the configuration says.
         dropout: as of `DiT`.
         attention: as of `DiT`.
-        allow_remote_code: where there is no safetensors file, or its names are not known, let Transformers run the
-            repository's own code to load it. That code can do all that you can.
+        allow_remote_code: let Transformers run the repository's own code to load it, also from pickled weights. That
+            code can do all that you can.
 
     Raises:
         BadInput: when there is nothing to load, or it is another network.
     """
-    folder = _folder(source, revision)
-    config = _config(folder)
+    folder = _folder(source, revision, ["*.safetensors", "*.json"] + (["*.py", "*.bin"] if allow_remote_code else []))
+    config = _json(folder / "config.json")
     tensors = _by_remote_code(folder) if allow_remote_code else _tensors(folder)
     state = translate(tensors, where=str(source))
     model = DiT(**_sizes(state, config, length, source), dropout=dropout, attention=attention)
@@ -100,7 +101,7 @@ def translate(tensors: Mapping[str, torch.Tensor], *, where: str) -> dict[str, t
     return found
 
 
-def _folder(source: str | Path, revision: str | None) -> Path:
+def _folder(source: str | Path, revision: str | None, patterns: list[str]) -> Path:
     if (folder := Path(source)).is_dir():
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
@@ -109,7 +110,7 @@ def _folder(source: str | Path, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         words = str(error).strip().partition("\n")[0]
         raise BadInput(
@@ -118,37 +119,59 @@ def _folder(source: str | Path, revision: str | None) -> Path:
         ) from error
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _json(file: Path) -> dict[str, Any]:
+    """A file's object; empty where there is no file."""
     try:
-        found = json.loads((folder / "config.json").read_text())
+        found = json.loads(file.read_text())
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise BadInput(f"{folder / 'config.json'} is not JSON: {error}", hint="fetch it again") from error
-    return found if isinstance(found, dict) else {}
+        raise BadInput(f"{file} is not JSON: {error}", hint="fetch it again") from error
+    if not isinstance(found, dict):
+        raise BadInput(f"{file} is not a JSON object", hint="fetch it again")
+    return found
 
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BadInput(
-            f"no *.safetensors in {folder}",
-            hint="pickled weights are not opened: they run code; ask the owner for safetensors, or allow remote code",
-        )
     found: dict[str, torch.Tensor] = {}
-    for file in files:
+    for file in _files(folder):
         try:
             with safe_open(file, framework="pt") as opened:
                 found |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        except FileNotFoundError as error:
+            raise BadInput(f"{file} is missing, and {INDEX} names it", hint="fetch the folder again") from error
         except SafetensorError as error:
             raise BadInput(f"{file} is not a whole safetensors file: {error}", hint="fetch it again") from error
     return found
 
 
+def _files(folder: Path) -> list[Path]:
+    """Those that the index of a model in parts names; without an index, all. Names with a path are not followed."""
+    if (folder / INDEX).exists():
+        named = _json(folder / INDEX).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise BadInput(f"{folder / INDEX} has no weight_map of file names", hint="fetch it again")
+        return [folder / Path(name).name for name in sorted(set(named.values()))]
+    if not (files := sorted(folder.glob("*.safetensors"))):
+        raise BadInput(
+            f"no *.safetensors in {folder}",
+            hint="pickled weights are not opened, they can run code: ask for safetensors, or allow remote code",
+        )
+    return files
+
+
 def _by_remote_code(folder: Path) -> dict[str, torch.Tensor]:
     from transformers import AutoModelForMaskedLM
 
-    return dict(AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True).state_dict())
+    try:
+        model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+    except Exception as error:  # it is anybody's code
+        words = str(error).strip().partition("\n")[0]
+        raise BadInput(
+            f"the code of {folder} failed: {type(error).__name__}: {words}",
+            hint="without remote code only *.safetensors is needed",
+        ) from error
+    return dict(model.state_dict())
 
 
 def _sizes(
@@ -159,7 +182,9 @@ def _sizes(
     if missing := [name for name in needed if state.get(name) is None or state[name].dim() != 2]:
         raise BadInput(f"{source} has no {_some(missing)}", hint="the file is not whole, or of another network")
     vocab, hidden = state["embedding.weight"].shape
-    blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    numbers = {int(name.split(".")[1]) for name in state if name.startswith("blocks.")}
+    if (blocks := len(numbers)) <= max(numbers):
+        raise BadInput(f"{source} has blocks missing between 0 and {max(numbers)}", hint="the file is not whole")
     like = [size.heads for size in SIZES.values() if (size.hidden, size.blocks) == (hidden, blocks)]
     heads = _first(config, HEADS) or next(iter(like), None)
     length = length or _first(config, LENGTHS)

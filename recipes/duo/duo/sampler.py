@@ -146,9 +146,10 @@ def draw(p: torch.Tensor, generator: torch.Generator | None = None) -> torch.Ten
 
     argmax(log p + Gumbel) is argmax(p / Exponential): Gumbel is -log of an exponential number.
     """
-    uniform = torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype)
-    # -log(1 - u): exact for small u, which is where the largest Gumbel numbers are.
-    waits = uniform.neg_().log1p_().neg_().clamp_(min=torch.finfo(p.dtype).tiny)
+    waits = torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype)
+    # -log(1 - u) is exact for small u, which is where the largest Gumbel numbers are. A u of 0 would win whatever p is;
+    # it stands for all numbers below the next one.
+    waits = waits.clamp_(min=torch.finfo(p.dtype).eps / 4).neg_().log1p_().neg_()
     return torch.div(p, waits, out=waits).argmax(-1)
 
 
