@@ -7,7 +7,9 @@ OutlastError
 ├── NoRoom              the next save does not fit, and every allowed rung was tried
 ├── SaveFailed          a save failed for a reason that making room does not cure
 ├── DoesNotFit          a step needs more memory than there is, even for one sample
-└── VaultBusy           another process is changing the same folder of checkpoints
+├── SourceFailed        a source of data does not answer, or broke off and did not come back
+├── SourceChanged       a source of data is not what it was when the fetch of a subset began
+└── VaultBusy           another process is changing the same folder of checkpoints, or the same subset
 """
 
 from __future__ import annotations
@@ -54,5 +56,13 @@ class DoesNotFit(OutlastError, MemoryError):
     """A step needs more memory than there is, even for one sample, or for a batch that cannot be split."""
 
 
+class SourceFailed(OutlastError, OSError):
+    """A source of data does not answer, or broke off and did not come back."""
+
+
+class SourceChanged(OutlastError):
+    """A source of data is not what it was when the fetch of a subset began."""
+
+
 class VaultBusy(OutlastError):
-    """Another process is changing the same folder of checkpoints."""
+    """Another process is changing the same folder of checkpoints, or the same subset."""

@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "env": Command("outlast.cli.env", "Variables that put every cache where there is room, for a shell to read."),
     "clean": Command("outlast.cli.clean", "What caches hold that can be freed; deletes nothing until told to."),
+    "data": Command("outlast.cli.data", "A subset of any data set, in bounded disk: plan what it costs, fetch it."),
     "migrate": Command("outlast.cli.migrate", "Move an existing cache to another volume, verified; can be resumed."),
 }
 

@@ -3,3 +3,36 @@
 `plan` says what a subset costs before a byte of it travels; `fetch` makes it, as Parquet shards that everything reads;
 `open` reads them in an order that is part of a checkpoint.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from outlast.data.fetching import Fetched, Progress, fetch, fetch_telling
+    from outlast.data.manifest import Manifest
+    from outlast.data.planning import Plan, plan
+
+_HOMES = {
+    "Fetched": "outlast.data.fetching",
+    "Manifest": "outlast.data.manifest",
+    "Plan": "outlast.data.planning",
+    "Progress": "outlast.data.fetching",
+    "fetch": "outlast.data.fetching",
+    "fetch_telling": "outlast.data.fetching",
+    "plan": "outlast.data.planning",
+}
+
+__all__ = ["Fetched", "Manifest", "Plan", "Progress", "fetch", "fetch_telling", "plan"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is first used: pyarrow takes longer to import than the whole of the core."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'outlast.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,358 @@
+"""Makes a subset: fetches what the plan says and is not here, writes shards, and publishes them with their manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from blake3 import blake3
+
+from outlast import durable
+from outlast.data.index import Run, count
+from outlast.data.manifest import Manifest, ShardFile, UsedFile, digest
+from outlast.data.planning import Plan, decide, free_bytes
+from outlast.data.pool import Piece, Pool
+from outlast.data.ranges import wanted_groups
+from outlast.data.readers import Rows
+from outlast.data.request import PARTS, Request, request
+from outlast.data.shards import ROW_LIMIT, ShardWriter, row_bytes
+from outlast.data.sources import open_source
+from outlast.data.spans import Span, rows_of
+from outlast.data.split import parts_by_hash
+from outlast.data.stage import Stage
+from outlast.data.survey import Survey, surveyed
+from outlast.errors import BadInput, NoRoom, SourceChanged
+from outlast.host import explain_full, room, show_bytes
+
+_LAYOUT = 1
+"""Counts up when the same rows would be written as other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a fetch is."""
+
+    rows: int
+    """Rows that are done."""
+    of_rows: int
+    """Rows of the subset."""
+    wire_bytes: int
+    """Bytes that travelled for it so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A subset that is whole."""
+
+    manifest: Manifest
+    """What is there."""
+    wire_bytes: int
+    """Bytes that travelled for it, footers too."""
+    reused_rows: int
+    """Rows that lay here already."""
+    notes: tuple[str, ...]
+    """What was left aside, or is not as asked; for the user."""
+
+
+def fetch(source: str, out: str | Path, **wanted: Any) -> Manifest:
+    """Make a subset, or go on where it was; the folder holds it whole afterwards.
+
+    Args:
+        source: as of `outlast.data.plan`.
+        out: its folder.
+        wanted: as of `outlast.data.plan`.
+
+    Returns:
+        What the folder holds.
+
+    Raises:
+        BadInput: what makes no sense, is not there, or is damaged.
+        SourceFailed: the source does not answer; what is done is kept.
+        SourceChanged: the source is not what it was when this subset was begun.
+        NoRoom: it does not fit; what is done is kept.
+        VaultBusy: another process is fetching into the folder.
+    """
+    return fetch_telling(source, out, lambda progress: None, **wanted).manifest
+
+
+def fetch_telling(source: str, out: str | Path, tell: Callable[[Progress], None], **wanted: Any) -> Fetched:
+    """As `fetch`, and says how far it is.
+
+    Args:
+        source: as of `outlast.data.plan`.
+        out: its folder.
+        tell: called after each piece of work.
+        wanted: as of `outlast.data.plan`.
+    """
+    asked = request(**wanted)
+    stage = Stage(Path(out).expanduser().absolute())
+    opened = open_source(source)
+    with closing(opened), stage.held(), surveyed(opened, asked) as survey:
+        plan = decide(survey.index, asked, free_bytes(stage.out, asked), is_remote=opened.is_remote)
+        return _Fetch(stage, survey, plan, tell).run()
+
+
+class _Fetch:
+    """One fetch under way."""
+
+    def __init__(self, stage: Stage, survey: Survey, plan: Plan, tell: Callable[[Progress], None]) -> None:
+        self._stage, self._survey, self._plan, self._tell = stage, survey, plan, tell
+        self._paths = [file.path for file in plan.index.files]
+        self._rows = 0
+
+    def run(self) -> Fetched:
+        """All of it."""
+        plan, stage = self._plan, self._stage
+        key = plan_key(plan, self._survey.schema)
+        now = stage.current()
+        if now is not None and now.key == key and _is_whole(stage.out, now):
+            return self._done(now, sum(now.rows.values()))
+        stage.check_strangers()
+        versions = {file.path: file.version for file in plan.index.files}
+        if now is not None:
+            _check_unchanged({file.path: file.version for file in now.files}, versions, stage.out)
+        stage.begin({"key": key, "versions": versions})
+        with closing(self._pool(now)) as pool:
+            pending = [span for span in plan.spans if not self._is_done(span)]
+            self._rows = plan.rows or 0
+            self._rows -= sum(count(span.runs) for span in pending)
+            self._admit(pending)
+            reused = sum(piece.run.rows for span in pending for piece in pool.pieces(span.runs) if piece.shard)
+            self._make(pending, pool)
+        manifest = self._manifest(key)
+        stage.publish(manifest)
+        return self._done(manifest, reused)
+
+    def _done(self, manifest: Manifest, reused: int) -> Fetched:
+        return Fetched(manifest, self._survey.source.traveled(), reused, self._plan.notes)
+
+    def _pool(self, now: Manifest | None) -> Pool:
+        """What lies here of this state of the source."""
+        out = self._stage.out
+        shards = [out / shard.path for shard in (now.shards if now else ()) if _verifies(out, shard)]
+        versions = {file.path: file.version for file in self._plan.index.files}
+        for folder, plan in self._stage.left():
+            before = plan.get("versions")
+            if isinstance(before, dict) and all(versions.get(path, its) == its for path, its in before.items()):
+                shards += sorted(folder.glob("*/*.parquet"))
+        return Pool(shards, self._paths, self._survey.schema)
+
+    def _is_done(self, span: Span) -> bool:
+        return all((self._stage.next / shard.name).is_file() for shard in span.shards)
+
+    def _admit(self, pending: Sequence[Span]) -> None:
+        """Refuse before a row travels what is known not to fit."""
+        plan = self._plan
+        rows = sum(count(span.runs) for span in pending)
+        needed = plan.cost.disk_bytes * rows // max(plan.rows or 1, 1)
+        if plan.room_bytes is not None and needed > plan.room_bytes:
+            raise self._no_room(f"{show_bytes(needed)} are needed, {show_bytes(plan.room_bytes)} may be written there")
+
+    def _no_room(self, why: str) -> NoRoom:
+        free = free_bytes(self._stage.out, self._plan.request)
+        each = self._plan.index.probe.stored
+        fits = self._rows + int((free or 0) / max(each, 1.0)) if free is not None else None
+        about = f"about {fits:,} rows fit (--rows)" if fits else "make room"
+        return NoRoom(
+            f"{self._stage.out} has no room for this subset: {why}; {self._rows:,} of {self._plan.rows:,} rows done",
+            hint=f"{about}; what is done is kept: the same command goes on when there is room",
+        )
+
+    def _make(self, pending: Sequence[Span], pool: Pool) -> None:
+        stream = _Stream(self._from_source(pending, pool))
+        try:
+            for span in pending:
+                self._span(span, pool, stream)
+                self._rows += count(span.runs)
+                self._tell(Progress(self._rows, self._plan.rows or 0, self._survey.source.traveled()))
+        finally:
+            stream.close()
+
+    def _from_source(self, pending: Sequence[Span], pool: Pool) -> Iterator[tuple[int, Rows]]:
+        """Rows that are not here, in order, as one stream: a row group on the border of two spans is read once."""
+        missing = (piece.run for span in pending for piece in pool.pieces(span.runs) if piece.shard is None)
+        for number, runs in groupby(missing, key=lambda run: run.file):
+            for rows in self._survey.reader.rows(self._plan.index.files[number], list(runs), self._survey.schema):
+                yield number, rows
+
+    def _span(self, span: Span, pool: Pool, stream: _Stream) -> None:
+        writers: dict[str, ShardWriter] = {}
+        asked = self._plan.request
+        try:
+            for shard in span.shards:
+                runs = rows_of(span.runs, shard.part, asked.split, asked.seed, self._paths)
+                part = self._stage.next / f"part-{shard.part}"
+                writers[shard.part] = ShardWriter(
+                    self._stage.next / shard.name, part, self._survey.schema, self._paths, runs
+                )
+            for number, rows in self._rows_of(span, pool, stream):
+                self._write(writers, number, rows)
+            for shard in span.shards:
+                writers[shard.part].finish()
+                if writers[shard.part].rows != shard.rows:
+                    raise AssertionError(f"{shard} has {writers[shard.part].rows} rows")
+        except OSError as error:
+            if error.errno not in durable.FULL:
+                raise
+            for writer in writers.values():
+                writer.drop()
+            why = explain_full(self._stage.out, error.errno, room(self._stage.out))
+            raise self._no_room(why) from error
+        finally:
+            for writer in writers.values():
+                writer.drop()
+
+    def _rows_of(self, span: Span, pool: Pool, stream: _Stream) -> Iterator[tuple[int, Rows]]:
+        """The rows of a span in order, from here and from the source."""
+        pieces = pool.pieces(span.runs)
+        for is_here, group in groupby(pieces, key=lambda piece: piece.shard is not None):
+            if not is_here:
+                yield from stream.take(sum(piece.run.rows for piece in group))
+                continue
+            for piece in group:
+                yield from _from_pool(pool, piece)
+
+    def _write(self, writers: dict[str, ShardWriter], number: int, rows: Rows) -> None:
+        sizes = row_bytes(rows.batch)
+        if int(sizes.max(initial=0)) > ROW_LIMIT:
+            worst = int(np.argmax(sizes))
+            raise BadInput(
+                f"{self._paths[number]}, row {int(rows.rows[worst]):,} has {show_bytes(int(sizes[worst]))}; "
+                f"at most {show_bytes(ROW_LIMIT)} are taken",
+                hint="leave the column out (--columns), or cut the row in the source",
+            )
+        asked = self._plan.request
+        if not asked.split.by_hash:
+            (writer,) = writers.values()
+            writer.write(rows.batch, sizes)
+            return
+        parts = parts_by_hash(asked.split, asked.seed, self._paths[number], rows.rows)
+        for part, name in enumerate(PARTS[: len(asked.split.shares)]):
+            mine = np.flatnonzero(parts == part)
+            if len(mine):
+                writers[name].write(rows.batch.take(pa.array(mine)), sizes[mine])
+
+    def _manifest(self, key: str) -> Manifest:
+        plan = self._plan
+        shards = []
+        for shard in (shard for span in plan.spans for shard in span.shards):
+            path = self._stage.next / shard.name
+            shards.append(ShardFile(shard.name, shard.rows, path.stat().st_size, digest(path)))
+        runs = [run for span in plan.spans for run in span.runs]
+        return Manifest(
+            source=plan.index.source,
+            revision=plan.index.revision,
+            request=_told(plan.request),
+            rows=dict(plan.parts),
+            total_rows=plan.index.total_rows,
+            columns=dict(plan.index.columns),
+            files=tuple(
+                _used(plan, number, list(mine)) for number, mine in groupby(sorted(runs), lambda run: run.file)
+            ),
+            shards=tuple(sorted(shards, key=lambda shard: shard.path)),
+            key=key,
+            written_by={"outlast": version("outlast"), "pyarrow": pa.__version__},
+        )
+
+
+class _Stream:
+    """Rows from the source, handed out by number."""
+
+    def __init__(self, rows: Iterator[tuple[int, Rows]]) -> None:
+        self._rows = rows
+        self._rest: tuple[int, Rows] | None = None
+
+    def take(self, rows: int) -> Iterator[tuple[int, Rows]]:
+        """The next so many."""
+        while rows:
+            number, found = self._rest or next(self._rows)
+            self._rest = None
+            size = len(found.rows)
+            if size > rows:
+                self._rest = (number, Rows(found.rows[rows:], found.batch.slice(rows)))
+                found = Rows(found.rows[:rows], found.batch.slice(0, rows))
+            rows -= len(found.rows)
+            yield number, found
+
+    def close(self) -> None:
+        """Stop what is in flight."""
+        close = getattr(self._rows, "close", None)
+        if close:
+            close()
+
+
+def _from_pool(pool: Pool, piece: Piece) -> Iterator[tuple[int, Rows]]:
+    at = piece.run.first
+    for batch in pool.rows(piece):
+        yield piece.run.file, Rows(np.arange(at, at + batch.num_rows), batch)
+        at += batch.num_rows
+
+
+def plan_key(plan: Plan, schema: Any) -> str:
+    """Digest of all that decides a subset's bytes: which rows of which state of which files, columns, split, writer."""
+    used = sorted({run.file for span in plan.spans for run in span.runs})
+    told = {
+        "layout": [_LAYOUT, pa.__version__],
+        "revision": plan.index.revision,
+        "files": [(plan.index.files[i].path, plan.index.files[i].size, plan.index.files[i].version) for i in used],
+        "schema": str(schema),
+        "split": [str(plan.request.split), plan.request.seed if plan.request.split.by_hash else 0],
+        "spans": [[span.runs, [shard.name for shard in span.shards]] for span in plan.spans],
+    }
+    return blake3(json.dumps(told).encode()).hexdigest()
+
+
+def _told(asked: Request) -> dict[str, Any]:
+    """A request as it stands in the manifest; what is to stay free on this machine is no part of the subset."""
+    told = {**asdict(asked), "split": str(asked.split)}
+    del told["keep_free"]
+    return told
+
+
+def _used(plan: Plan, number: int, runs: list[Run]) -> UsedFile:
+    file = plan.index.files[number]
+    groups = None
+    if file.groups is not None and any(group.chunks for group in file.groups):
+        touched = [need.group for need in wanted_groups(file, runs)]
+        groups = tuple(_ranges(touched))
+    return UsedFile(file.path, file.size, file.version, count(runs), groups)
+
+
+def _ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    first = last = None
+    for number in numbers:
+        if last is not None and number != last + 1:
+            yield first, last + 1  # type: ignore[misc]
+            first = number
+        first, last = number if first is None else first, number
+    if first is not None and last is not None:
+        yield first, last + 1
+
+
+def _check_unchanged(before: dict[str, str | None], now: dict[str, str | None], out: Path) -> None:
+    for path, its in before.items():
+        if path in now and now[path] != its:
+            raise SourceChanged(
+                f"{path} changed since {out} was fetched from it: {now[path]}, not {its}",
+                hint="a subset is of one state of its source: fetch the new one into another folder (-o)",
+            )
+
+
+def _verifies(out: Path, shard: ShardFile) -> bool:
+    path = out / shard.path
+    try:
+        return path.stat().st_size == shard.size_bytes and digest(path) == shard.blake3
+    except OSError:
+        return False
+
+
+def _is_whole(out: Path, manifest: Manifest) -> bool:
+    return all(_verifies(out, shard) for shard in manifest.shards)
