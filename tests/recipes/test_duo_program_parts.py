@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from duo import batches, corpus, machine, saving, setup_check, tokens
+from duo import batches, corpus, machine, network, saving, setup_check, tokens
 from duo.batches import Order, Stream
 from duo.machine import Facts
 from duo.settings import Trainer
@@ -220,3 +220,44 @@ def test_the_checkpoint_that_was_resumed_from_is_let_go_too(tmp_path: Path) -> N
     callback = saving.Kept(dirpath=tmp_path)
     assert callback._should_remove_checkpoint(FromIt(), str(tmp_path / "step=40.ckpt"), str(tmp_path / "step=60.ckpt"))
     assert not callback._should_remove_checkpoint(FromIt(), "a.ckpt", "a.ckpt")
+
+
+class Door:
+    """What `socket.create_connection` gives, or fails with."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.error, self.asked = error, []
+
+    def __call__(self, address: tuple[str, int], timeout: float) -> Door:
+        self.asked.append(address)
+        if self.error:
+            raise self.error
+        return self
+
+    def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("source", "environment", "asked"),
+    [
+        ("hf://datasets/a/b", {}, [("huggingface.co", 443)]),
+        ("hf://datasets/a/b", {"HF_ENDPOINT": "http://mirror:8080"}, [("mirror", 8080)]),
+        ("hf://datasets/a/b", {"HTTPS_PROXY": "http://p:1"}, []),
+        ("https://host/x.parquet", {}, [("host", 443)]),
+        ("s3://bucket/x", {}, []),
+        ("/data/x.parquet", {}, []),
+    ],
+)
+def test_a_way_to_a_source_is_asked_for_at_its_own_door(
+    source: str, environment: dict[str, str], asked: list[tuple[str, int]]
+) -> None:
+    door = Door()
+    assert network.unreachable(source, environment, door) is None  # type: ignore[arg-type]
+    assert door.asked == asked
+    closed = Door(OSError(101, "Network is unreachable"))
+    assert (network.unreachable(source, environment, closed) is None) == (not asked)  # type: ignore[arg-type]
+
+
+def test_an_offline_hub_is_believed_without_asking() -> None:
+    assert network.unreachable("hf://datasets/a/b", {"HF_HUB_OFFLINE": "true"}, Door()) == "HF_HUB_OFFLINE is set"  # type: ignore[arg-type]

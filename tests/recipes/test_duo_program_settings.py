@@ -49,8 +49,8 @@ def test_the_seeds_command_is_read_word_for_word(monkeypatch: pytest.MonkeyPatch
 KEYS = (
     """mode=ppl_eval data=offline algo=duo_base algo.backbone=dit strategy=ddp data.cache_dir=x loader.batch_size=3
     loader.global_batch_size=6 loader.eval_batch_size=4 loader.eval_global_batch_size=4 loader.num_workers=2 model=tiny
-    model.length=128 trainer.max_steps=5 trainer.devices=1 trainer.num_nodes=1 trainer.accelerator=cpu trainer.precision=bf16
-    trainer.accumulate_grad_batches=2 trainer.log_every_n_steps=2 trainer.val_check_interval=7
+    model.length=128 trainer.max_steps=5 trainer.devices=1 trainer.num_nodes=1 trainer.accelerator=cpu
+    trainer.precision=bf16 trainer.accumulate_grad_batches=2 trainer.log_every_n_steps=2 trainer.val_check_interval=7
     trainer.limit_val_batches=3 eval.checkpoint_path=a.ckpt eval.generate_samples=true wandb.offline=true seed=7""",
     """sampling.steps=9 sampling.predictor=ancestral sampling.noise_removal=ancestral sampling.num_sample_batches=2
     sampling.p_nucleus=0.9 sampling.use_float64=false trainer.limit_val_batches=0.5 optim.lr=0.5 optim.beta1=0.8

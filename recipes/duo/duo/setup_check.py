@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from duo import network
 from outlast.host import room
 
 OK, NOTE, BAD = "✓", "!", "✗"
@@ -26,7 +26,6 @@ SAVES = 4
 """Checkpoints on disk at once: two newest, the best, and the one being written."""
 CHECKPOINT_BYTES = 2_720_000_000
 """Of model=small with GPT-2's vocabulary: 170 M parameters, four copies of them in fp32."""
-HUB = "huggingface.co"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +131,11 @@ def _disk(facts: Facts) -> Iterator[Line]:
 
 def _network(facts: Facts) -> Iterator[Line]:
     if facts.hub:
-        yield Line(OK, f"{HUB} can be reached")
+        yield Line(OK, "the hub can be reached")
     else:
         yield Line(
             NOTE,
-            f"{HUB} cannot be reached: this Python's own library would be the text",
+            "the hub cannot be reached: this Python's own library would be the text",
             "Kaggle: Settings, Internet on; or data=offline",
         )
 
@@ -174,7 +173,7 @@ def look(place: Path, environment: Mapping[str, str] = os.environ) -> Facts:
         place=str(place),
         free_bytes=here.free_bytes,
         can_write=os.access(here.path, os.W_OK),
-        hub=_answers(HUB, environment),
+        hub=network.unreachable("hf://", environment) is None,
         subset=environment.get("OWT_SUBSET_NUM"),
     )
 
@@ -199,15 +198,3 @@ def _gpus() -> tuple[tuple[str, float, str], ...] | None:
         properties = torch.cuda.get_device_properties(index)
         found.append((properties.name, properties.total_memory / 1e9, best))
     return tuple(found)
-
-
-def _answers(host: str, environment: Mapping[str, str]) -> bool:
-    if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return False
-    if environment.get("HTTPS_PROXY") or environment.get("https_proxy"):
-        return True  # the proxy's business: a connection of our own would say nothing
-    try:
-        with socket.create_connection((host, 443), timeout=5):
-            return True
-    except OSError:
-        return False

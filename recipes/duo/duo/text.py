@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duo import corpus, tokens
+from duo import corpus, network, tokens
 from duo.settings import Data
 from outlast import data as outlast_data
 
@@ -67,20 +67,22 @@ def packed(folder: Path, split: str, data: Data, tokenizer: Any, length: int) ->
 
 
 def subset(data: Data, source: str | None, say: Callable[[str], None]) -> tuple[Path, str]:
-    """The folder of the subset, and what it was taken from."""
+    """The folder of the subset, and what it was taken from.
+
+    Where there is no way to the source, the offline text takes its place, and that is said; a source that can be
+    reached and fails is an error.
+    """
     source = source or data.source or OFFLINE
     folder = _folder(data, source)
     if (folder / "manifest.json").exists():
         return folder, source
-    if source != OFFLINE:
-        try:
-            _fetch(source, data, folder)
-            return folder, source
-        except ConnectionError as error:
-            say(f"{source} cannot be reached ({error}): this trains on {OFFLINE} instead")
-            source, folder = OFFLINE, _folder(data, OFFLINE)
+    if source != OFFLINE and (reason := network.unreachable(source)):
+        say(f"no network ({reason}): this trains on {OFFLINE} instead of {source}")
+        source, folder = OFFLINE, _folder(data, OFFLINE)
     if not (folder / "manifest.json").exists():
-        _fetch(str(corpus.write(Path(data.cache_dir) / "offline", data.column)), data, folder)
+        is_offline = source == OFFLINE
+        place = str(corpus.write(Path(data.cache_dir) / "offline", data.column)) if is_offline else source
+        outlast_data.fetch(place, folder, rows=data.rows, columns=[data.column], split=data.split, sample="head")
     return folder, source
 
 
@@ -90,10 +92,6 @@ def documents(folder: Path, column: str, split: str = "train") -> Iterator[str]:
     for start in range(0, len(rows), 256):
         for row in rows.__getitems__(list(range(start, min(start + 256, len(rows))))):
             yield row[column]
-
-
-def _fetch(source: str, data: Data, folder: Path) -> None:
-    outlast_data.fetch(source, folder, rows=data.rows, columns=[data.column], split=data.split, sample="head")
 
 
 def _folder(data: Data, source: str) -> Path:
