@@ -1,7 +1,8 @@
 """Where in the data a run is, so that it goes on with the very next batch. Needs torch.
 
 The order of an epoch is drawn from random generators as the epoch starts. So their state at that moment is kept, the
-epoch is started again from it, and the batches that were done are passed over.
+epoch is started again from it, and the batches that were done are passed over. A loader that keeps its position itself
+(`outlast.data`'s, torchdata's StatefulDataLoader) is given its own state back, and nothing is passed over.
 """
 
 from __future__ import annotations
@@ -25,15 +26,28 @@ class Position:
     """The process's random generators as the epoch started."""
     loader_start: list[Any] = field(default_factory=list)
     """The loader's own generators as the epoch started."""
+    loader_state: Any = None
+    """What a loader that keeps its position said of it; None for other loaders."""
 
-    def as_data(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
+    def as_data(self, loader: Any = None) -> dict[str, Any]:
+        """Plain data for a checkpoint.
+
+        Args:
+            loader: what the batches come from.
+        """
         return {
             "epoch": self.epoch,
             "batches": self.batches,
             "global_start": self.global_start,
             "loader_start": self.loader_start,
+            "loader_state": loader.state_dict() if keeps_position(loader) else None,
         }
+
+
+def keeps_position(loader: Any) -> bool:
+    """True for a loader that says where it is, and goes on there; Accelerate's does when the one inside it does."""
+    inner = getattr(loader, "base_dataloader", loader)
+    return all(callable(getattr(inner, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def loader_generators(loader: Any) -> list[Any]:
@@ -58,6 +72,11 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     """
     if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(position.epoch)  # type: ignore[attr-defined]
+    goes_on = resumed and position.loader_state is not None and keeps_position(loader)
+    if goes_on:
+        loader.load_state_dict(position.loader_state)  # type: ignore[attr-defined]
+    elif keeps_position(loader) and hasattr(loader, "set_epoch"):
+        loader.set_epoch(position.epoch)
     generators = loader_generators(loader)
     if resumed and position.global_start:
         state.put_generators(position.global_start)
@@ -67,7 +86,7 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
         position.global_start = state.take_generators()
         position.loader_start = [generator.get_state() for generator in generators]
     batches = iter(loader)
-    for _ in range(position.batches):
+    for _ in range(0 if goes_on else position.batches):
         _pass_over(batches)
     return batches
 

@@ -152,8 +152,11 @@ class Run:
     def _steps(self, loader: Iterable[Any], epochs: int | None, total: int | None) -> Iterator[Any]:
         is_resumed = self.resumed is not None
         while (epochs is None or self._position.epoch < epochs) and not self._is_over(total):
-            batches = epoch_from(loader, self._position, resumed=is_resumed)
-            if is_resumed:
+            is_within = is_resumed and self._position.batches > 0
+            if is_resumed and not is_within:
+                self._put_generators(loader)  # an epoch that is about to begin draws its order from these
+            batches = epoch_from(loader, self._position, resumed=is_within)
+            if is_within:
                 self._put_generators(loader)
             is_resumed = False
             began_at = self._position.batches
@@ -307,7 +310,7 @@ class Run:
             "aliases": aliases,
             "extra": {k: v for k, v in self.model.state_dict().items() if not hasattr(v, "untyped_storage")},
             "parts": {name: part.state_dict() for name, part in self._parts.items()},
-            "position": self._position.as_data(),
+            "position": self._position.as_data(self._loader),
             "generators": state.take_generators(),
             "loader": [generator.get_state() for generator in loader_generators(self._loader)],
             "batch_size": getattr(self._loader, "batch_size", None),

@@ -1,0 +1,178 @@
+"""The loader: one order whatever the workers, equal parts for the ranks, and a position that is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outlast import data
+from outlast.data.loader import Loader
+from outlast.data.order import Order
+from outlast.errors import BadInput
+from tests.data.parquets import make_rows
+
+
+class Numbers:
+    """Items that are their own numbers: the loader's arithmetic without any file."""
+
+    def __init__(self, rows: int, seed: int = 0) -> None:
+        self.order = Order((7,) * (rows // 7) + ((rows % 7,) if rows % 7 else ()), True, seed, 0, 3)
+
+    def take(self, numbers: list[int]) -> list[int]:
+        return numbers
+
+
+def batches(loader: Loader) -> list[list[int]]:
+    return [batch.tolist() for batch in loader]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> data.Rows:
+    return data.open(make_rows(tmp_path, 203), columns=["id"], shuffle=True, seed=3, window=2000)
+
+
+def ids(loader: Loader) -> list[list[int]]:
+    return [batch["id"].tolist() for batch in loader]
+
+
+def test_an_epoch_is_every_row_once_and_the_next_one_another_order(rows: data.Rows) -> None:
+    loader = rows.loader(8)
+    first, second = ids(loader), ids(loader)
+    assert len(first) == len(loader) == 26 and first != second
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(203))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_the_order_does_not_depend_on_the_workers(rows: data.Rows) -> None:
+    alone = ids(rows.loader(8))
+    assert ids(rows.loader(8, workers=3)) == alone
+
+
+def test_it_goes_on_with_the_next_batch_whatever_the_workers_and_again(rows: data.Rows) -> None:
+    straight = rows.loader(8)
+    expected = ids(straight) + ids(straight)
+    seen: list[list[int]] = []
+    state: dict[str, Any] | None = None
+    for workers, steps in ((2, 5), (0, 11), (1, 15), (2, 100)):
+        loader = rows.loader(8, workers=workers)
+        if state:
+            loader.load_state_dict(state)
+        while steps and loader.epoch < 2:
+            for batch in islice(loader, steps):
+                seen.append(batch["id"].tolist())
+                steps -= 1
+                state = loader.state_dict()
+    assert seen == expected
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.booleans())
+def test_ranks_have_disjoint_equal_parts(rows: int, batch_size: int, world: int, drop_last: bool) -> None:
+    def parts() -> Iterator[list[list[int]]]:
+        for rank in range(world):
+            yield batches(Loader(Numbers(rows), batch_size, rank=rank, world=world, drop_last=drop_last))
+
+    if rows < (batch_size * world if drop_last else world):
+        with pytest.raises(BadInput, match="make no batch"):
+            next(parts())
+        return
+    found = list(parts())
+    flat = [row for part in found for batch in part for row in batch]
+    assert len({tuple(map(len, part)) for part in found}) == 1
+    assert len(set(flat)) == len(flat)
+    assert rows - len(flat) < (batch_size * world if drop_last else world)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 60),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(0, 8)), min_size=1, max_size=4),
+)
+def test_every_row_comes_once_also_when_batch_size_and_ranks_change(
+    rows: int, lives: list[tuple[int, int, int]]
+) -> None:
+    seen: list[int] = []
+    state: dict[str, Any] | None = None
+    for batch_size, world, steps in [*lives, (4, 1, 1000)]:
+        if rows < world:
+            continue
+        loaders = [Loader(Numbers(rows), batch_size, rank=rank, world=world) for rank in range(world)]
+        for loader in loaders:
+            if state:
+                loader.load_state_dict(state)
+        # A life stops after whole steps: the rows that fewer ranks than all would have are left to the next one.
+        whole = (rows - (state["rows"] if state else 0)) // (batch_size * world)
+        for loader in loaders:
+            if loader.epoch == 0:
+                seen += [row for batch in islice(loader, steps if world == 1 else min(steps, whole)) for row in batch]
+        state = loaders[0].state_dict()
+    assert sorted(map(int, seen)) == list(range(rows))
+
+
+def test_an_iteration_that_was_broken_off_begins_its_epoch_again(rows: data.Rows) -> None:
+    loader = rows.loader(8)
+    first = next(iter(loader))["id"].tolist()
+    assert ids(loader)[0] == first and loader.epoch == 1
+
+
+def test_an_epoch_can_be_set_and_a_resumed_position_in_it_stays(rows: data.Rows) -> None:
+    loader = rows.loader(8)
+    ids(loader)
+    second = ids(loader)
+    loader.set_epoch(1)
+    assert ids(loader) == second
+    resumed = rows.loader(8)
+    resumed.load_state_dict(loader.state_dict() | {"epoch": 1, "rows": 16})
+    resumed.set_epoch(1)
+    assert ids(resumed) == second[2:]
+
+
+def test_at_the_end_of_an_epoch_nothing_is_left_of_it(rows: data.Rows) -> None:
+    loader = rows.loader(8)
+    iterator = iter(loader)
+    for _ in range(len(loader)):
+        next(iterator)
+    resumed = rows.loader(8)
+    resumed.load_state_dict(loader.state_dict())
+    assert ids(resumed) == [] and resumed.epoch == 1 and len(ids(resumed)) == 26
+
+
+@pytest.mark.parametrize("other", [{"seed": 4}, {"shuffle": False}, {"window": "1MB"}])
+def test_a_position_in_another_order_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"shuffle": True, "seed": 3, "window": 2000}
+    make_rows(tmp_path, 203)
+    state = data.open(tmp_path, **options).loader(8).state_dict()
+    with pytest.raises(BadInput, match="position is one in the order"):
+        data.open(tmp_path, **options | other).loader(8).load_state_dict(state)
+
+
+@pytest.mark.parametrize("options", [{"rank": 2, "world": 2}, {"rank": 0}, {"batch_size": 0}, {"workers": -1}])
+def test_numbers_that_make_no_sense_are_refused(rows: data.Rows, options: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        rows.loader(**{"batch_size": 8} | options)
+
+
+def test_under_torchrun_each_rank_has_its_part(rows: data.Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    assert ids(rows.loader(8)) == ids(rows.loader(8, rank=1, world=2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_iterable_form_gives_the_loaders_batches(rows: data.Rows, workers: int, world: int) -> None:
+    for rank in range(world):
+        stream = rows.stream(8, rank=rank, world=world)
+        stream.set_epoch(2)
+        loader = rows.loader(8, rank=rank, world=world)
+        loader.set_epoch(2)
+        streamed = torch.utils.data.DataLoader(stream, batch_size=8, num_workers=workers)
+        found = [batch["id"].tolist() for batch in streamed]
+        assert found == ids(loader) and len(stream) == sum(map(len, found))
