@@ -35,7 +35,8 @@ def perplexity(settings: Settings) -> None:
     for index, batch in zip(range(most), loader, strict=False):
         generator = training.validation_generator(settings.seed, index, 0, device)
         with torch.no_grad(), autocast:
-            means.append(training.nats(network, batch.to(device), settings.training, generator).mean(1).double().cpu())
+            noisy = training.corrupted(batch.to(device), network.vocab, settings.training, generator)
+            means.append(training.nats_of(network, noisy, settings.training).mean(1).double().cpu())
     if not means:
         raise BadInput(f"no block of {trained.length} tokens to validate on", hint="more documents, or fewer tokens")
     each = torch.cat(means)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from duo import loss, noise, samples
 from duo.batches import Order, Stream, mixed
 from duo.dit import DiT
 from duo.ema import Ema
+from duo.said import say
 from duo.settings import Model, Settings, Training
+from duo.stepping import Pieces
 from duo.text import Text
 
 CARRIED = "duo"
@@ -36,6 +38,7 @@ class Diffusion(pl.LightningModule):
         super().__init__()
         self.settings, self.network, self.text = settings, network, text
         self.ema = Ema(network.parameters(), settings.training.ema) if settings.training.ema else None
+        self.pieces = Pieces(self, say)
 
     # Training
 
@@ -57,9 +60,29 @@ class Diffusion(pl.LightningModule):
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
         """Mean loss of a batch, nats a token."""
         torch.manual_seed(mixed(self.settings.seed, "train", index, self.global_rank))
-        mean = nats(self.network, batch, self.settings.training).mean()
-        self.log("train/nll", mean.detach())
-        return mean
+        noisy = corrupted(batch, self.network.vocab, self.settings.training)
+
+        def mean(piece: Noisy) -> torch.Tensor:
+            return nats_of(self.network, piece, self.settings.training).mean()
+
+        if self.trainer.world_size > 1:
+            value = mean(noisy)  # DistributedDataParallel wants one backward a forward
+        else:
+            inside = index % self.trainer.accumulate_grad_batches
+            closes = inside + 1 == self.trainer.accumulate_grad_batches
+            value = self.pieces.run(noisy, mean, opens=inside == 0, closes=closes)
+        self.log("train/nll", value.detach())
+        return value
+
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """Nothing where it was done in pieces."""
+        if loss.requires_grad:
+            loss.backward(*args, **kwargs)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning does this after the forward, which has left its gradients by then where it ran in pieces."""
+        if self.trainer.world_size > 1:
+            super().optimizer_zero_grad(*args, **kwargs)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The step, and then the mean of the weights."""
@@ -97,7 +120,8 @@ class Diffusion(pl.LightningModule):
     def validation_step(self, batch: torch.Tensor, index: int) -> None:
         """Loss of a batch; each validation draws the same times and noise, so that its figures can be compared."""
         generator = validation_generator(self.settings.seed, index, self.global_rank, batch.device)
-        mean = nats(self.network, batch, self.settings.training, generator).mean()
+        noisy = corrupted(batch, self.network.vocab, self.settings.training, generator)
+        mean = nats_of(self.network, noisy, self.settings.training).mean()
         self.log("val/nll", mean, on_epoch=True, batch_size=len(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -122,24 +146,41 @@ class Diffusion(pl.LightningModule):
             "tokenizer": self.text.tokenizer.to_str(),
             "text": {"asked": self.settings.data.source, "used": self.text.source},
             "ema": self.ema.state_dict() if self.ema else None,
+            "memory": self.pieces.as_data(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The mean of the weights goes on; a run that had none starts one from its present weights."""
-        saved = checkpoint.get(CARRIED, {}).get("ema")
-        if self.ema and saved:
-            self.ema.load_state_dict(saved)
+        carried = checkpoint.get(CARRIED, {})
+        if self.ema and carried.get("ema"):
+            self.ema.load_state_dict(carried["ema"])
+        self.pieces.put(carried.get("memory"))
 
 
-def nats(network: DiT, x: torch.Tensor, asked: Training, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Loss of each token at times and with noise that are drawn here, nats, (batch, length)."""
+@dataclass(frozen=True, slots=True)
+class Noisy:
+    """A batch with its noise; samples are the first dimension of each."""
+
+    x: torch.Tensor
+    """Clean tokens."""
+    z: torch.Tensor
+    """Noisy ones."""
+    t: torch.Tensor
+    """Times."""
+
+
+def corrupted(x: torch.Tensor, vocab: int, asked: Training, generator: torch.Generator | None = None) -> Noisy:
+    """A batch at times and with noise that are drawn here."""
     t = noise.draw_times(
         len(x), generator=generator, antithetic=asked.antithetic_sampling, eps=asked.sampling_eps, device=x.device
     )
-    z = noise.corrupt(x, noise.alpha(t), network.vocab, generator=generator)
-    return loss.token_loss(
-        network.projection(z, noise.sigma(t)), x, z, t, network.vocab, precision=asked.loss_precision
-    )
+    return Noisy(x, noise.corrupt(x, noise.alpha(t), vocab, generator=generator), t)
+
+
+def nats_of(network: DiT, noisy: Noisy, asked: Training) -> torch.Tensor:
+    """Loss of each token, nats, (batch, length)."""
+    told = network.projection(noisy.z, noise.sigma(noisy.t))
+    return loss.token_loss(told, noisy.x, noisy.z, noisy.t, network.vocab, precision=asked.loss_precision)
 
 
 def warmup_steps(settings: Settings) -> int:
