@@ -147,7 +147,9 @@ def test_a_wrong_key_ends_it_at_once_without_a_traceback(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_scripts_train_measure_and_write(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("case", range(share(10) // 10), ids=["all in one"][: share(10) // 10])
+def test_the_scripts_train_measure_and_write(tmp_path: Path, cache: Path, case: int) -> None:
+    """Full count only: the notebook's test runs the same shell scripts."""
     settings = {"PLACE": str(tmp_path), "PYTHON": sys.executable, "CACHE": str(cache), "HF_HUB_OFFLINE": "1",
                 "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
     words = ["--subset", "30", "--steps", "8", "--model", "toy", "--length", "32", "--skip", "check",

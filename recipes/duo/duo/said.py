@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from outlast.durable import FULL
 
 
 def say(text: str) -> None:
-    """A line for the user."""
-    print(f"duo: {text}", flush=True)
+    """A line for the user; of several processes the first one speaks."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"duo: {text}", flush=True)
 
 
 class Lines(Callback):
