@@ -7,7 +7,7 @@ import pytest
 import torch
 from duo import noise
 from duo.loss import naive_loss, token_loss
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.budget.replay import counted_peak
@@ -83,12 +83,12 @@ def chain_divergence(p: np.ndarray, x: int, times: np.ndarray) -> float:
 
 def mean_loss(loss, p: np.ndarray, x: int, low: float) -> float:
     """Integral over time of the expected loss, by Gauss-Legendre in log t."""
-    nodes, weights = np.polynomial.legendre.leggauss(400)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
     span = np.log(1.0 / low)
     t = torch.tensor(np.exp(np.log(low) + span * (nodes + 1) / 2))
     vocab = len(p)
     z = torch.arange(vocab).repeat(len(t), 1)
-    found = loss(torch.tensor(np.log(p)).repeat(len(t), 1, 1), torch.full_like(z, x), z, t, vocab)
+    found = loss(torch.tensor(np.log(p)).expand(len(t), -1, -1), torch.full_like(z, x), z, t, vocab)
     alpha = noise.alpha(t)[:, None]
     seen = alpha * (z == x) + (1 - alpha) / vocab
     inner = (found * seen).sum(1) * t * span / 2
@@ -103,6 +103,38 @@ def test_it_is_the_divergence_of_the_two_chains_in_many_small_steps(loss, x) -> 
     off = {n: chain_divergence(p, x, np.linspace(low, 1.0, n + 1)) / continuous - 1 for n in (1_000, 10_000)}
     assert abs(off[10_000]) < 1e-3
     assert abs(off[10_000]) < abs(off[1_000]) / 5  # and it goes on: the first order of the step is what is left
+
+
+@settings(max_examples=30)
+@given(share=st.lists(st.floats(0.02, 1.0), min_size=2, max_size=9))
+def test_of_a_single_token_the_best_model_pays_its_entropy(share) -> None:
+    prior = np.array(share) / sum(share)
+    same = np.tile(prior, (len(prior), 1))
+    paid = sum(prior[x] * mean_loss(naive_loss, same, x, 1e-7) for x in range(len(prior)))
+    assert paid == pytest.approx(-(prior * np.log(prior)).sum(), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("t", [0.05, 0.5, 0.95])
+def test_the_best_model_says_of_a_token_what_the_others_tell_of_it(t) -> None:
+    """Over all texts of two dependent tokens and all their noisy forms: there the expected loss is stationary."""
+    vocab, time = 3, torch.tensor([t], dtype=torch.float64)
+    texts = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(9))).view(3, 3)
+    alpha = noise.alpha(time)
+    seen = alpha * torch.eye(vocab, dtype=torch.float64) + (1 - alpha) / vocab  # [clean, noisy]
+    x, z = (each.reshape(-1, 2) for each in torch.cartesian_prod(*[torch.arange(vocab)] * 4).split(2, dim=1))
+    often = texts[x[:, 0], x[:, 1]] * seen[x, z].prod(1)
+    by_other = [(texts @ seen).T, (texts.T @ seen).T]  # [the other noisy token, this clean one]
+    with_own = [by_other[0][None] * seen.T[:, None], by_other[1][None] * seen.T[:, None]]  # [own, other, clean]
+
+    def expected(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        logits = torch.stack((first[z[:, 0], z[:, 1]], second[z[:, 1], z[:, 0]]), 1)
+        return (token_loss(logits, x, z, time.expand(len(x)), vocab, precision="float64").sum(1) * often).sum()
+
+    best = [each.log().expand(vocab, -1, -1).clone().requires_grad_() for each in by_other]
+    loss = expected(*best)
+    for gradient in torch.autograd.grad(loss, best):
+        assert gradient.abs().max() < 1e-12
+    assert loss < expected(*(each.log() for each in with_own))
 
 
 def on_a_batch(loss, vocab: int, width: int = 16, batch: int = 3, length: int = 7, bias: bool = True, seed: int = 0):

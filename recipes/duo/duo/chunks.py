@@ -41,11 +41,13 @@ class Rows(torch.autograd.Function):
         sums = torch.promote_types(dtypes[1], torch.float32)
         norm = torch.empty(len(hidden), 1, dtype=sums, device=hidden.device)
         low = weight if weight is None else weight.to(dtypes[0])
+        vocab = hidden.shape[1] if weight is None else len(weight)
+        tiles = _tile_rows(hidden.device, min(rows, len(hidden)), vocab)
         p = None
         for part in _parts(len(hidden), rows):
             p = None  # before the next one is made
             p = _logits(hidden[part], low, bias, dtypes)
-            for tile in _parts(len(p), _tile_rows(p)):
+            for tile in _parts(len(p), tiles):
                 piece = p[tile]
                 top = piece.amax(1, keepdim=True)
                 total = piece.sub_(top).exp_().sum(1, keepdim=True, dtype=sums)
@@ -59,7 +61,7 @@ class Rows(torch.autograd.Function):
         keeps = any(ctx.needs_input_grad) and len(hidden) <= rows
         ctx.save_for_backward(hidden, weight, bias, x, z, rho, norm, pull, found)
         ctx.kept = p if keeps else None
-        ctx.dtypes, ctx.rows = dtypes, rows
+        ctx.dtypes, ctx.rows, ctx.tiles = dtypes, rows, tiles
         return found[0], found[1], found[2]
 
     @staticmethod
@@ -76,11 +78,12 @@ class Rows(torch.autograd.Function):
             torch.zeros_like(tensor) if wanted else None
             for tensor, wanted in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         )
+        tiles = ctx.tiles
         for part in _parts(len(hidden), ctx.rows):
             p, ctx.kept = ctx.kept, None
             if p is None:
                 p = _logits(hidden[part], low, bias, ctx.dtypes).sub_(norm[part]).exp_()
-            for tile in _parts(len(p), _tile_rows(p)):
+            for tile in _parts(len(p), tiles):
                 piece = p[tile]
                 scaled = piece * rho[part][tile].to(p.dtype)
                 share = scaled.div_(scaled + 1).mul_(of_spread[part][tile].to(p.dtype))
@@ -171,9 +174,9 @@ def _at(p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return p.gather(1, tokens[:, None])[:, 0]
 
 
-def _tile_rows(chunk: torch.Tensor) -> int:
-    rows = -(-len(chunk) // _TILES)
-    return min(rows, max(1, _CPU_TILE // chunk.shape[1])) if chunk.device.type == "cpu" else rows
+def _tile_rows(device: torch.device, rows: int, vocab: int) -> int:
+    count = -(-rows // _TILES)
+    return min(count, max(1, _CPU_TILE // vocab)) if device.type == "cpu" else count
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

@@ -124,7 +124,7 @@ def _at(tensor: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 def _precision(name: str | torch.dtype) -> torch.dtype:
     if name in PRECISIONS.values():
-        return name  # type: ignore[return-value]
+        return name
     if (dtype := PRECISIONS.get(str(name))) is None:
         raise BadInput(f"no precision of the loss called {name!r}", hint="known: " + ", ".join(PRECISIONS))
     return dtype
