@@ -46,7 +46,9 @@ class Ranges:
     etag: str = "one"
     """The version of every file."""
     bytes_per_second: float | None = None
-    """Of each connection; None sends as fast as it goes."""
+    """Of all connections together, as a link has; None sends as fast as it goes."""
+    busy_until: float = 0.0
+    """When the link is free again."""
     trouble: deque[Trouble | None] = field(default_factory=deque)
     """For the next requests, one each."""
     sent: int = 0
@@ -149,13 +151,21 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             for at in range(0, end, _PIECE):
                 piece = part[at : min(at + _PIECE, end)]
-                self.wfile.write(piece)
-                with self.ranges.lock:
+                with self.ranges.lock:  # first, so that who has read it all finds it counted
                     self.ranges.sent += len(piece)
-                if self.ranges.bytes_per_second:
-                    time.sleep(len(piece) / self.ranges.bytes_per_second)
+                self.wfile.write(piece)
+                self._wait_for_link(len(piece))
         if end < len(part):
             self.close_connection = True
+
+    def _wait_for_link(self, size: int) -> None:
+        ranges = self.ranges
+        if ranges.bytes_per_second is None:
+            return
+        with ranges.lock:
+            ranges.busy_until = max(ranges.busy_until, time.monotonic()) + size / ranges.bytes_per_second
+            wait = ranges.busy_until - time.monotonic()
+        time.sleep(max(0.0, wait))
 
     def _empty(self, status: int, retry_after: str | None) -> None:
         self.send_response(status)

@@ -15,6 +15,8 @@ _BASE_RAM = 110 << 20
 _PAGES_RAM = 24 << 20
 _GROUP_ROWS, _GROUP_BYTES, _BATCH_BYTES = 1000, 32 << 20, 16 << 20
 _UNPACKED_PER_SECOND = 100e6
+_RUN_BYTES = 18
+"""What it takes in a shard to say where a run of rows is from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def cost(index: Index, runs: Sequence[Run], request: Request, *, is_remote: bool
         file, rows = index.files[number], list(mine)
         if file.groups is None or not any(group.chunks for group in file.groups):
             known = False
-            read += _lines_bytes(file, rows, index.probe) * passes
+            # What the look read is kept for the first pass.
+            read += max(0, _lines_bytes(file, rows, index.probe) * passes - file.overhead)
             stored += count(rows) * index.probe.stored
             continue
         wanted = wanted_groups(file, rows)
@@ -70,7 +73,7 @@ def cost(index: Index, runs: Sequence[Run], request: Request, *, is_remote: bool
     return Cost(
         wire_bytes=read if is_remote else 0,
         read_bytes=read,
-        disk_bytes=int(stored) + 4096,
+        disk_bytes=int(stored) + 4096 + _RUN_BYTES * len(runs),
         ram_bytes=_ram(index.probe),
         seconds=_seconds(index, read, count(runs)),
         row_groups=groups if known else None,

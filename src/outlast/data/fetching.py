@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -18,10 +19,10 @@ from blake3 import blake3
 from outlast import durable
 from outlast.data.index import Run, count
 from outlast.data.manifest import Manifest, ShardFile, UsedFile, digest
-from outlast.data.planning import Plan, decide, free_bytes
+from outlast.data.planning import Plan, decide, fitting, free_bytes
 from outlast.data.pool import Piece, Pool
 from outlast.data.ranges import wanted_groups
-from outlast.data.readers import Rows
+from outlast.data.readers import Rows, ShorterFile
 from outlast.data.request import PARTS, Request, request
 from outlast.data.shards import ROW_LIMIT, ShardWriter, row_bytes
 from outlast.data.sources import open_source
@@ -94,10 +95,44 @@ def fetch_telling(source: str, out: str | Path, tell: Callable[[Progress], None]
     """
     asked = request(**wanted)
     stage = Stage(Path(out).expanduser().absolute())
-    opened = open_source(source)
-    with closing(opened), stage.held(), surveyed(opened, asked) as survey:
-        plan = decide(survey.index, asked, free_bytes(stage.out, asked), is_remote=opened.is_remote)
-        return _Fetch(stage, survey, plan, tell).run()
+    with stage.held():
+        while True:
+            with surveyed(open_source(source), asked, stage.counts()) as survey:
+                try:
+                    plan = _counted(stage, survey, asked)
+                    if _is_short(plan):
+                        continue  # more of the source's files must be looked at, now that these are counted
+                    return _Fetch(stage, survey, plan, tell).run()
+                except ShorterFile as found:
+                    # Looked at from its first part it seemed to have more rows. Now it is counted: plan anew; the rows
+                    # that were fetched are here.
+                    stage.add_count(found.path, _version_of(survey, found.path), found.rows)
+
+
+def _counted(stage: Stage, survey: Survey, asked: Request) -> Plan:
+    """The plan, after counting the rows of files without footers where it depends on them."""
+    index = survey.index
+    while True:
+        plan = decide(index, asked, free_bytes(stage.out, asked), is_remote=survey.source.is_remote)
+        number = next((i for i, file in enumerate(index.files) if file.groups is None), None)
+        if not plan.must_count or number is None:
+            return plan
+        file = index.files[number]
+        rows = survey.reader.count(file)
+        stage.add_count(file.path, file.version, rows)
+        files = tuple(file.counted(rows) if i == number else other for i, other in enumerate(index.files))
+        index = replace(index, files=files)
+
+
+def _is_short(plan: Plan) -> bool:
+    """The files that were looked at seemed to hold enough rows, and do not."""
+    asked, found = plan.request.rows, sum(file.rows or 0 for file in plan.index.files)
+    counted = all(file.groups is not None for file in plan.index.files)
+    return not plan.index.is_complete and counted and (asked is None or found < asked)
+
+
+def _version_of(survey: Survey, path: str) -> str | None:
+    return next(file.version for file in survey.index.files if file.path == path)
 
 
 class _Fetch:
@@ -117,9 +152,10 @@ class _Fetch:
             return self._done(now, sum(now.rows.values()))
         stage.check_strangers()
         versions = {file.path: file.version for file in plan.index.files}
-        if now is not None:
-            _check_unchanged({file.path: file.version for file in now.files}, versions, stage.out)
+        fetched = {file.path: file.version for file in now.files} if now else {}
+        _check_unchanged({**stage.begun(), **fetched}, versions, stage.out, now.revision if now else None)
         stage.begin({"key": key, "versions": versions})
+        self._survey.reader.marks.update(stage.marks())
         with closing(self._pool(now)) as pool:
             pending = [span for span in plan.spans if not self._is_done(span)]
             self._rows = plan.rows or 0
@@ -159,7 +195,7 @@ class _Fetch:
     def _no_room(self, why: str) -> NoRoom:
         free = free_bytes(self._stage.out, self._plan.request)
         each = self._plan.index.probe.stored
-        fits = self._rows + int((free or 0) / max(each, 1.0)) if free is not None else None
+        fits = None if free is None else self._rows + fitting(free, each)
         about = f"about {fits:,} rows fit (--rows)" if fits else "make room"
         return NoRoom(
             f"{self._stage.out} has no room for this subset: {why}; {self._rows:,} of {self._plan.rows:,} rows done",
@@ -168,13 +204,17 @@ class _Fetch:
 
     def _make(self, pending: Sequence[Span], pool: Pool) -> None:
         stream = _Stream(self._from_source(pending, pool))
+        packer = ThreadPoolExecutor(1, thread_name_prefix="outlast-pack")
         try:
             for span in pending:
-                self._span(span, pool, stream)
+                self._span(span, pool, stream, packer)
                 self._rows += count(span.runs)
+                if self._survey.reader.marks:
+                    self._stage.keep_marks(self._survey.reader.marks)
                 self._tell(Progress(self._rows, self._plan.rows or 0, self._survey.source.traveled()))
         finally:
             stream.close()
+            packer.shutdown()
 
     def _from_source(self, pending: Sequence[Span], pool: Pool) -> Iterator[tuple[int, Rows]]:
         """Rows that are not here, in order, as one stream: a row group on the border of two spans is read once."""
@@ -183,7 +223,7 @@ class _Fetch:
             for rows in self._survey.reader.rows(self._plan.index.files[number], list(runs), self._survey.schema):
                 yield number, rows
 
-    def _span(self, span: Span, pool: Pool, stream: _Stream) -> None:
+    def _span(self, span: Span, pool: Pool, stream: _Stream, packer: ThreadPoolExecutor) -> None:
         writers: dict[str, ShardWriter] = {}
         asked = self._plan.request
         try:
@@ -191,7 +231,7 @@ class _Fetch:
                 runs = rows_of(span.runs, shard.part, asked.split, asked.seed, self._paths)
                 part = self._stage.next / f"part-{shard.part}"
                 writers[shard.part] = ShardWriter(
-                    self._stage.next / shard.name, part, self._survey.schema, self._paths, runs
+                    self._stage.next / shard.name, part, self._survey.schema, self._paths, runs, packer
                 )
             for number, rows in self._rows_of(span, pool, stream):
                 self._write(writers, number, rows)
@@ -312,7 +352,7 @@ def plan_key(plan: Plan, schema: Any) -> str:
 
 def _told(asked: Request) -> dict[str, Any]:
     """A request as it stands in the manifest; what is to stay free on this machine is no part of the subset."""
-    told = {**asdict(asked), "split": str(asked.split)}
+    told = {**asdict(asked), "split": str(asked.split), "columns": asked.columns and list(asked.columns)}
     del told["keep_free"]
     return told
 
@@ -337,12 +377,15 @@ def _ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield first, last + 1
 
 
-def _check_unchanged(before: dict[str, str | None], now: dict[str, str | None], out: Path) -> None:
+def _check_unchanged(
+    before: dict[str, str | None], now: dict[str, str | None], out: Path, revision: str | None
+) -> None:
+    old = f", or name the old state: @{revision}" if revision else ""
     for path, its in before.items():
         if path in now and now[path] != its:
             raise SourceChanged(
                 f"{path} changed since {out} was fetched from it: {now[path]}, not {its}",
-                hint="a subset is of one state of its source: fetch the new one into another folder (-o)",
+                hint=f"a subset is of one state of its source: fetch the new one into another folder (-o){old}",
             )
 
 

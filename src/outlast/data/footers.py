@@ -84,6 +84,8 @@ def _group(metadata: Any, number: int, names: Sequence[str], size: int) -> Group
         if column.has_dictionary_page and column.dictionary_page_offset:
             start = min(start, column.dictionary_page_offset)
         length = column.total_compressed_size
+        if group.num_rows == 0:
+            continue
         if start < 4 or length < 0 or start + length > size or group.num_rows < 0:
             raise ValueError(f"row group {number} lies outside the file")
         top = _top(column.path_in_schema, names)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     pass
 
 _WORTH_MEASURING = 8 << 20
+_BESIDE = 128 * 1024
+"""Bytes for a manifest, a lock, folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,12 @@ def _parts(spans: Sequence[Span], asked: Request) -> tuple[tuple[str, int], ...]
     return tuple((part, sum(found)) for part, found in rows.items())
 
 
+def fitting(room_bytes: int, row_bytes: float) -> int:
+    """Rows that surely fit: a fiftieth stays for what the file system and the manifest take."""
+    return max(0, int(0.98 * (room_bytes - _BESIDE) / max(row_bytes, 1.0)))
+
+
 def _fitting(rows: int, spent: Cost, room_bytes: int | None) -> int | None:
     if room_bytes is None or not rows:
         return None
-    return rows if spent.disk_bytes <= room_bytes else int(rows * room_bytes / spent.disk_bytes)
+    return rows if spent.disk_bytes <= room_bytes else fitting(room_bytes, spent.disk_bytes / rows)

@@ -16,6 +16,10 @@ _PART_BYTES = 1 << 20
 """Most bytes of one request into a row group of which only the first rows are wanted."""
 
 
+_SMALL_BYTES = 256 * 1024
+"""A column of a large row group with no more bytes is asked for together with its neighbours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Bytes of one request."""
@@ -83,7 +87,8 @@ def blocks(file: FileIndex, wanted: Sequence[Wanted], columns: frozenset[str] | 
             continue
         for start, stop in merged((chunk.start, chunk.start + chunk.length) for chunk in chunks):
             last = found[-1] if found else None
-            if last and last.stop <= start <= last.stop + GAP_BYTES and stop - last.start <= REQUEST_BYTES:
+            touches = last is not None and last.stop <= start <= last.stop + GAP_BYTES
+            if last and touches and not last.is_piece and stop - last.start <= REQUEST_BYTES:
                 found[-1] = Block(last.start, stop, need.group)
             else:
                 found.append(Block(start, stop, need.group))
@@ -91,8 +96,11 @@ def blocks(file: FileIndex, wanted: Sequence[Wanted], columns: frozenset[str] | 
 
 
 def _pieces(chunks: Sequence[Chunk], need: Wanted) -> list[Block]:
-    placed = []
+    small = [(chunk.start, chunk.start + chunk.length) for chunk in chunks if chunk.length <= _SMALL_BYTES]
+    placed = [(0.0, Block(start, stop, need.group)) for start, stop in merged(iter(small))]
     for chunk in chunks:
+        if chunk.length <= _SMALL_BYTES:
+            continue
         length, start = chunk.length, chunk.start
         is_part = need.share < 1
         size = _PART_BYTES if is_part else REQUEST_BYTES
@@ -105,10 +113,10 @@ def _pieces(chunks: Sequence[Chunk], need: Wanted) -> list[Block]:
 
 
 def merged(spans: Iterator[tuple[int, int]], gap: int = GAP_BYTES) -> list[tuple[int, int]]:
-    """Spans in order, those no more than a gap apart made one."""
+    """Spans in order, those no more than a gap apart made one, as long as that is no more than a request."""
     found: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
-        if found and start <= found[-1][1] + gap:
+        if found and start <= found[-1][1] + gap and stop - found[-1][0] <= REQUEST_BYTES:
             found[-1] = (found[-1][0], max(found[-1][1], stop))
         else:
             found.append((start, stop))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,12 @@ class ShardWriter:
         schema: of its rows.
         files: names of the source's files, for the runs.
         runs: which rows it holds.
+        packer: one thread that packs row groups, while the next rows are unpacked.
     """
 
-    def __init__(self, path: Path, part: Path, schema: Any, files: Sequence[str], runs: Sequence[Run]) -> None:
+    def __init__(
+        self, path: Path, part: Path, schema: Any, files: Sequence[str], runs: Sequence[Run], packer: ThreadPoolExecutor
+    ) -> None:
         self._path, self._part = path, part
         self._schema = schema
         used = sorted({run.file for run in runs})
@@ -47,6 +52,7 @@ class ShardWriter:
         self._writer = pq.ParquetWriter(self._file, schema.with_metadata(metadata), compression="zstd")
         self._batches: list[Any] = []
         self._rows = self._bytes = 0
+        self._packer, self._packing = packer, deque[Future[None]]()
         self.rows = 0
 
     def write(self, batch: Any, sizes: Any) -> None:
@@ -72,13 +78,20 @@ class ShardWriter:
     def _flush(self) -> None:
         if self._batches:
             table = pa.Table.from_batches(self._batches, self._schema).combine_chunks()
-            self._writer.write_table(table, row_group_size=GROUP_ROWS)
+            self._wait(1)
+            self._packing.append(self._packer.submit(self._writer.write_table, table, row_group_size=GROUP_ROWS))
             self.rows += self._rows
         self._batches, self._rows, self._bytes = [], 0, 0
+
+    def _wait(self, most: int) -> None:
+        """Until no more row groups than this are being packed."""
+        while len(self._packing) > most:
+            self._packing.popleft().result()
 
     def finish(self) -> None:
         """Make it durable under its name."""
         self._flush()
+        self._wait(0)
         self._writer.close()
         self._file.close()
         durable.sync_file(self._part)
@@ -88,6 +101,9 @@ class ShardWriter:
     def drop(self) -> None:
         """Give up what is not finished."""
         self._batches = []
+        for packing in self._packing:
+            packing.cancel()
+        wait(self._packing)
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
         with suppress(OSError):

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from outlast import durable
 from outlast.data.manifest import NAME, Manifest, digest
@@ -109,6 +110,11 @@ class Stage:
         for part in self.next.glob("part*"):
             part.unlink()
 
+    def begun(self) -> dict[str, str | None]:
+        """Versions of the files that the fetch under way was begun from; empty where none is."""
+        found = _read(self.next / "plan.json").get("versions")
+        return found if isinstance(found, dict) else {}
+
     def _free_number(self) -> int:
         return next(i for i in range(10**6) if not (self.own / f"left-{i}").exists())
 
@@ -121,6 +127,22 @@ class Stage:
             except (OSError, ValueError):
                 durable.remove_tree(folder)
         return found
+
+    def counts(self) -> dict[str, tuple[str | None, int]]:
+        """Files whose rows were counted before: version and rows."""
+        return {path: (version, rows) for path, (version, rows) in _read(self.own / "counts.json").items()}
+
+    def add_count(self, path: str, version: str | None, rows: int) -> None:
+        """Keep what it took to read a whole file to learn."""
+        durable.write_bytes(self.own / "counts.json", json.dumps({**self.counts(), path: (version, rows)}).encode())
+
+    def marks(self) -> dict[str, list[tuple[int, int]]]:
+        """Where files without row groups can be entered: rows and their first bytes."""
+        return {path: [(row, at) for row, at in marks] for path, marks in _read(self.next / "marks.json").items()}
+
+    def keep_marks(self, marks: dict[str, list[tuple[int, int]]]) -> None:
+        """Keep where reading can go on."""
+        durable.write_bytes(self.next / "marks.json", json.dumps(marks).encode())
 
     def publish(self, manifest: Manifest) -> None:
         """Let the new subset take the old one's place."""
@@ -151,6 +173,15 @@ class Stage:
             for folder in (self.past, self.next, *self.own.glob("left-*")):
                 if folder.exists():
                     durable.remove_tree(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A small file of our own; empty where there is none, or another hand was in it."""
+    try:
+        found = json.loads(durable.read_small(path, 1 << 30))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _holds(folder: Path, manifest: Manifest, part: str) -> bool:

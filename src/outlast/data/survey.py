@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from outlast.data.readers import Look, Reader
     from outlast.data.sources import Source
 
+Counts = Mapping[str, tuple[str | None, int]]
+"""Files whose rows were counted: version and rows."""
 _AT_ONCE = 4
 _MEASURED_BYTES = 1 << 20
 
@@ -39,7 +41,7 @@ class Survey:
 
 
 @contextmanager
-def surveyed(source: Source, request: Request, counts: Mapping[str, int] | None = None) -> Iterator[Survey]:
+def surveyed(source: Source, request: Request, counts: Counts | None = None) -> Iterator[Survey]:
     """Look at a source; it and its reader stay open meanwhile.
 
     Args:
@@ -70,7 +72,7 @@ def surveyed(source: Source, request: Request, counts: Mapping[str, int] | None 
             yield Survey(index, first.schema, source, reader)
 
 
-def _looks(paths: tuple[str, ...], reader: Reader, request: Request, counts: Mapping[str, int]) -> list[Look]:
+def _looks(paths: tuple[str, ...], reader: Reader, request: Request, counts: Counts) -> list[Look]:
     """Files in order: for head until the rows are there, else all, a few at once."""
 
     def look(path: str) -> Look:
@@ -86,8 +88,9 @@ def _looks(paths: tuple[str, ...], reader: Reader, request: Request, counts: Map
         return looks + list(pool.map(look, paths[1:]))
 
 
-def _counted(file: FileIndex, counts: Mapping[str, int]) -> FileIndex:
-    return file.counted(counts[file.path]) if file.groups is None and file.path in counts else file
+def _counted(file: FileIndex, counts: Counts) -> FileIndex:
+    version, rows = counts.get(file.path, (None, None))
+    return file if file.groups is not None or rows is None or version != file.version else file.counted(rows)
 
 
 def about_rows(file: FileIndex, probe: Probe) -> int:

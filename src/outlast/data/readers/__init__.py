@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 
 from outlast.data.formats import FORMATS
-from outlast.data.readers.interface import Look, Reader, Rows
+from outlast.data.readers.interface import Look, Reader, Rows, ShorterFile
 from outlast.data.sources import Source
 
-__all__ = ["Look", "Reader", "Rows", "open_reader"]
+__all__ = ["Look", "Reader", "Rows", "ShorterFile", "open_reader"]
 
 _HOMES = {
     "parquet": ("outlast.data.readers.parquet", "ParquetReader"),

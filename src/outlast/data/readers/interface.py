@@ -21,6 +21,20 @@ class Look:
     """Means over it, or over its first part."""
 
 
+class ShorterFile(Exception):
+    """A file has fewer rows than its first part let expect; now they are counted.
+
+    Args:
+        path: of the file.
+        rows: how many it has.
+    """
+
+    def __init__(self, path: str, rows: int) -> None:
+        super().__init__(path, rows)
+        self.path = path
+        self.rows = rows
+
+
 class Rows(NamedTuple):
     """Rows that came."""
 
@@ -32,6 +46,9 @@ class Rows(NamedTuple):
 
 class Reader(Protocol):
     """Reads files of one format from one source."""
+
+    marks: dict[str, list[tuple[int, int]]]
+    """Rows at which a file without row groups can be entered, with their first byte; for an interrupted fetch."""
 
     def look(self, path: str, columns: Sequence[str] | None) -> Look:
         """A file by its footer or its first part.

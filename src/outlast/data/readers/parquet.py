@@ -18,7 +18,7 @@ from outlast.data.pages import PageWatch
 from outlast.data.ranges import Wanted, blocks, wanted_groups
 from outlast.data.readers.interface import Look, Rows
 from outlast.data.sources import Source
-from outlast.errors import BadInput
+from outlast.errors import BadInput, SourceFailed
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 16 << 20
@@ -31,6 +31,7 @@ class ParquetReader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._footers: dict[str, Footer] = {}
+        self.marks: dict[str, list[tuple[int, int]]] = {}
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="outlast-fetch")
 
     def look(self, path: str, columns: Sequence[str] | None) -> Look:
@@ -42,7 +43,7 @@ class ParquetReader:
     def rows(self, file: FileIndex, runs: Sequence[Run], schema: Any) -> Iterator[Rows]:
         """Chosen rows, a few hundred at a time."""
         footer = self._footers.get(file.path) or read_footer(self._source, file.path)
-        _same(chosen_schema(footer.schema, schema.names, file.path), schema, file.path)
+        check_same(chosen_schema(footer.schema, schema.names, file.path), schema, file.path)
         wanted = wanted_groups(file, runs)
         names = frozenset(schema.names)
         source = as_file(self._source, file)
@@ -89,11 +90,11 @@ def _of_group(opened: Any, file: FileIndex, need: Wanted, schema: Any) -> Iterat
             if len(taken):
                 batch = pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
                 yield Rows(taken + need.before, _taken(batch, taken - at))
-            at += batch.num_rows if len(taken) else batch.num_rows
+            at += batch.num_rows
             if at >= last:
                 return
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, (BadInput,)) or not isinstance(error, pa.ArrowException) and error.errno is None:
+        if isinstance(error, SourceFailed):
             raise
         raise BadInput(
             f"{file.path}, row group {need.group}, behind row {need.before + at:,}, cannot be read: {error}",
@@ -120,7 +121,8 @@ def _taken(batch: Any, places: Any) -> Any:
     return batch.take(pa.array(places))
 
 
-def _same(found: Any, wanted: Any, path: str) -> None:
+def check_same(found: Any, wanted: Any, path: str) -> None:
+    """Raise BadInput where a file's columns are not those of the first one."""
     if not found.equals(wanted):
         raise differs(found, wanted, path)
 

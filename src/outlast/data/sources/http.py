@@ -21,7 +21,7 @@ from outlast.data.sources.patience import Passing, Patience
 from outlast.data.sources.web import Answer, Web
 from outlast.errors import BadInput, SourceFailed
 
-LOOK_BYTES = 64 * 1024
+LOOK_BYTES = {"tail": 64 * 1024, "head": 256 * 1024}
 """Bytes of the first request to a file: Parquet's footer, or the beginning of a text."""
 _PIECE = 256 * 1024
 _LARGEST_INDEX = 16 << 20
@@ -120,7 +120,8 @@ class Ranged:
 
     def look(self, path: str, url: str, part: str) -> SourceFile:
         """Size and version of a file; the bytes that came with them are kept for the first `read`."""
-        wanted = {"Range": f"bytes=-{LOOK_BYTES}" if part == "tail" else f"bytes=0-{LOOK_BYTES - 1}"}
+        size = LOOK_BYTES[part]
+        wanted = {"Range": f"bytes=-{size}" if part == "tail" else f"bytes=0-{size - 1}"}
 
         def ask() -> SourceFile:
             with self._web.get(url, wanted) as answer:
