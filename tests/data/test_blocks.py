@@ -170,6 +170,21 @@ def test_whatever_goes_in_is_in_the_key(
     assert data.blocks(cache=cache, **options).key != first.key
 
 
+def test_a_manifest_that_speaks_of_other_bytes_is_not_believed(
+    tmp_path: Path, rows: data.Rows, tokenizer: Tokenizer, cache: Path
+) -> None:
+    plain = data.blocks(rows, tokenizer, length=32, cache=cache).key
+    keys = []
+    for more in (0, 1):
+        shards = [
+            {"path": f"train/{file.path.name}", "size_bytes": file.file_bytes + more, "blake3": "ab" * 32}
+            for file in rows.files
+        ]
+        (tmp_path / "rows" / "manifest.json").write_text(json.dumps({"shards": shards}))
+        keys.append(data.blocks(rows, tokenizer, length=32, cache=cache).key)
+    assert keys[0] != plain == keys[1]
+
+
 def test_another_column_is_another_key(tokenizer: Tokenizer, cache: Path, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def test_what_is_in_flight_is_not_read(tmp_path: Path) -> None:
     make_rows(tmp_path, 9)
     (tmp_path / "train" / ".part-00001.parquet").write_bytes(b"half")
     assert len(data.open(tmp_path)) == 9
+
+
+def manifest(folder: Path, *names: str) -> None:
+    shards = [{"path": f"train/{name}", "size_bytes": 1, "rows": 1, "blake3": "0" * 64} for name in names]
+    (folder / "manifest.json").write_text(json.dumps({"shards": shards}))
+
+
+def test_where_there_is_a_manifest_it_says_which_shards_are_the_sets(tmp_path: Path) -> None:
+    make_rows(tmp_path, 80)
+    manifest(tmp_path, "part-00001.parquet")
+    assert ids(data.open(tmp_path)) == list(range(40, 80))
+    manifest(tmp_path, "part-00001.parquet", "part-00002.parquet")
+    with pytest.raises(BadInput, match="part-00002.parquet is in the manifest and not in the folder"):
+        data.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BadInput, match="manifest.json cannot be read"):
+        data.open(tmp_path)
 
 
 def test_a_window_in_words(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_our_loader_goes_on_exactly_and_passes_over_nothing(tmp_path: Path, work
     assert workers or Counted.taken <= (24 + 3 * 2) * 8
 
 
+def test_killed_right_after_the_save_of_an_epochs_last_step_the_next_one_follows(tmp_path: Path) -> None:
+    rows = data.open(make_rows(tmp_path / "rows", 32), columns=["id"], shuffle=True)
+    straight = lives(tmp_path / "straight", lambda: rows.loader(8), [(3, None)])
+    # Saves are at even steps, an epoch is 4 steps: 5 steps done, saved 4.
+    assert lives(tmp_path / "killed", lambda: rows.loader(8), [(3, 5), (3, 5), (3, None)]) == straight
+
+
 def test_a_run_made_longer_between_two_epochs_goes_on_as_one_that_was_never_short(tmp_path: Path) -> None:
     rows = [{"id": number} for number in range(16)]
 

@@ -127,7 +127,7 @@ class Loader:
         self.rows_done = 0
         """Rows of the epoch that all ranks together had done as the iteration began."""
         self._given = 0
-        self._is_going, self._is_resumed = False, False
+        self._is_resumed = False
         if not self.steps_from(0):
             raise BadInput(
                 f"{data.order.rows} rows make no batch of {batch_size} on each of {self.world} ranks",
@@ -142,18 +142,24 @@ class Loader:
         return self.steps_from(0)
 
     def __iter__(self) -> Iterator[Any]:
-        if not self._is_resumed:
-            self.rows_done = 0
+        # Lightning does not ask for the end: it counts, and asks for the next epoch after the last batch.
+        if self._given and self._given == self.steps_from(self.rows_done):
+            self._begin(self.epoch + 1)
+        elif not self._is_resumed:
+            self._begin(self.epoch)
         self._is_resumed, self._given = False, 0
         for batch in self._inner:
             self._given += 1
             yield batch
-        self.epoch, self.rows_done, self._given = self.epoch + 1, 0, 0
+        self._begin(self.epoch + 1)
+
+    def _begin(self, epoch: int) -> None:
+        self.epoch, self.rows_done, self._given, self._is_resumed = epoch, 0, 0, False
 
     def set_epoch(self, number: int) -> None:
         """The epoch of the next iteration; where a resumed position is in that epoch, it stays."""
         if number != self.epoch:
-            self.epoch, self.rows_done, self._given, self._is_resumed = number, 0, 0, False
+            self._begin(number)
 
     def places(self, done: int) -> Iterator[tuple[int, int]]:
         """This rank's batches after so many rows of the epoch: places in its order."""
@@ -177,7 +183,7 @@ class Loader:
         return {"epoch": self.epoch, "rows": min(done, self.data.order.rows), "order": fingerprint(self.data.order)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on there with the next iteration.
+        """Go on there with the next iteration; where nothing is left of the epoch, that is the next one's.
 
         Raises:
             BadInput: when the position is one in another order: other rows, another seed or window.
@@ -190,6 +196,8 @@ class Loader:
             )
         self.epoch, self.rows_done = int(state["epoch"]), int(state["rows"])
         self._given, self._is_resumed = 0, True
+        if not self.steps_from(self.rows_done):
+            self._begin(self.epoch + 1)
 
 
 def fingerprint(order: Order) -> str:

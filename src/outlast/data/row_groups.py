@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +13,13 @@ from typing import Any
 from outlast.errors import BadInput
 
 _SUFFIX = ".parquet"
+MANIFEST = "manifest.json"
 _OPEN_FILES = 32
+_MAPPED_BYTES = 128 << 20
+"""Decoded bytes after which the files are mapped anew, so that what was read of them does not count as ours for ever.
+
+The kernel takes a mapping's pages back when it needs them, but until then they are in a process's RSS.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,11 @@ def find(path: str | os.PathLike[str], split: str) -> tuple[Path, ...]:
     if os.path.isfile(place):
         return _only_train((place,), place, split)
     below = _parquet_in(place / split) if _is_plain_name(split) else ()
+    told = listed(place)
+    if below and told:
+        # What a fetch has put there since, and not said yet, is not the set's; what it said must be there.
+        below = tuple(place / name for name in told if name.startswith(f"{split}/"))
+        _all_there(below)
     if below:
         return below
     here = _parquet_in(place)
@@ -59,6 +71,32 @@ def find(path: str | os.PathLike[str], split: str) -> tuple[Path, ...]:
         raise BadInput(f"{place} has no split {split!r}; it has: {', '.join(there)}", hint=f"split={there[0]!r}")
     hint = "a fetch that did not end has none yet: start it again; or give the folder in which the .parquet files are"
     raise BadInput(f"there is no Parquet file in {place}", hint=hint)
+
+
+def listed(folder: Path) -> dict[str, tuple[int, str]]:
+    """Bytes and BLAKE3 of each shard by its path below a subset's folder; empty where there is no manifest.
+
+    Raises:
+        BadInput: when there is one and it cannot be read.
+    """
+    try:
+        shards = json.loads((folder / MANIFEST).read_bytes())["shards"]
+        return {str(one["path"]): (int(one["size_bytes"]), str(one["blake3"])) for one in shards}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{folder / MANIFEST} cannot be read: {error!r}", hint="fetch the subset again, or open one split's folder"
+        ) from None
+
+
+def _all_there(files: Sequence[Path]) -> None:
+    gone = [file for file in files if not os.path.isfile(file)]
+    if gone:
+        raise BadInput(
+            f"{gone[0]} is in the manifest and not in the folder",
+            hint="fetch again: what is there stays",
+        )
 
 
 def _only_train(found: tuple[Path, ...], place: Path, split: str) -> tuple[Path, ...]:
@@ -151,13 +189,14 @@ class Groups:
 
     def __init__(self, shards: Sequence[Shard], columns: Sequence[str], kept: int) -> None:
         self.columns = tuple(columns)
-        self._places = [(shard.path, group) for shard in shards for group in range(len(shard.rows))]
+        self._places = [(shard.path, group, size) for shard in shards for group, size in enumerate(shard.group_bytes)]
         self._kept = kept
         self._forget()
 
     def _forget(self) -> None:
         self.decoded = 0
         """Row groups decoded so far."""
+        self._mapped = 0
         self._groups: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
         self._files: OrderedDict[Path, Any] = OrderedDict()
 
@@ -186,7 +225,12 @@ class Groups:
     def _decode(self, number: int) -> tuple[Any, ...]:
         import pyarrow as pa
 
-        path, group = self._places[number]
+        path, group, size = self._places[number]
+        self._mapped += size
+        if self._mapped > _MAPPED_BYTES:
+            while self._files:
+                self._files.popitem()[1].close()
+            self._mapped = size
         try:
             # Not pyarrow's threads: in a forked worker there are none, and workers take all cores anyway.
             table = self._file(path).read_row_group(group, columns=list(self.columns), use_threads=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any, Protocol
 
 from blake3 import blake3
 
-from outlast.data.row_groups import Groups, Shard
+from outlast.data.row_groups import Groups, Shard, listed
 from outlast.errors import BadInput
 
 _CHUNK_ROWS = 256
-MANIFEST = "manifest.json"
 
 
 class Texts(Protocol):
@@ -58,11 +56,11 @@ class RowTexts:
 
     def identity(self) -> str:
         """Digest of the files' digests: the manifest's where it speaks of files of this size, else taken now."""
-        known = _manifest_digests(self.files[0].path.parent.parent)
+        known = listed(self.files[0].path.parent.parent)
         found = blake3()
         for file in self.files:
-            digest = known.get((f"{file.path.parent.name}/{file.path.name}", file.file_bytes))
-            found.update((digest or _digest(file.path)).encode())
+            size, digest = known.get(f"{file.path.parent.name}/{file.path.name}", (None, ""))
+            found.update((digest if size == file.file_bytes else _digest(file.path)).encode())
         return str(found.hexdigest())
 
     def since(self, document: int) -> Iterator[str]:
@@ -172,12 +170,3 @@ def _checked(texts: Iterable[Any]) -> Iterator[str]:
 
 def _digest(path: Path) -> str:
     return str(blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest())
-
-
-def _manifest_digests(folder: Path) -> dict[tuple[str, int], str]:
-    """Digests by path below a subset's folder and size, as its manifest says; empty where there is none."""
-    try:
-        shards = json.loads((folder / MANIFEST).read_bytes())["shards"]
-        return {(one["path"], int(one["size_bytes"])): str(one["blake3"]) for one in shards}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}

@@ -73,6 +73,8 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(position.epoch)  # type: ignore[attr-defined]
     goes_on = resumed and position.loader_state is not None and keeps_position(loader)
+    if goes_on and position.batches == _length(loader):
+        return iter(())  # with such a position, some begin the next epoch by themselves
     if goes_on:
         loader.load_state_dict(position.loader_state)  # type: ignore[attr-defined]
     elif keeps_position(loader) and hasattr(loader, "set_epoch"):
@@ -89,6 +91,14 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     for _ in range(0 if goes_on else position.batches):
         _pass_over(batches)
     return batches
+
+
+def _length(loader: Any) -> int | None:
+    """Batches of an epoch; None when it does not say."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def _pass_over(batches: Iterator[Any]) -> None:
