@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from duo import overrides, settings
+from duo import limits, overrides, settings
 from duo.dit import SIZES
 from duo.settings import Settings
 from hydra import compose, initialize_config_dir
@@ -66,7 +66,7 @@ def test_every_key_of_the_upstream_list_works(words: list[str]) -> None:
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         key = f"{key}.name" if (CONFIGS / key).is_dir() else key
-        assert str(settings.value_of(asked, key)).lower() == value
+        assert str(limits.value_of(asked, key)).lower() == value
 
 
 @pytest.mark.parametrize(
