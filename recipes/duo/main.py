@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from duo import overrides, settings
 from omegaconf import OmegaConf
 
+from duo import overrides, settings
 from outlast.errors import OutlastError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"

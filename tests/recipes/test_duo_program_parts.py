@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from duo import batches, corpus, machine, network, saving, setup_check, tokens
 from duo.batches import Order, Stream
 from duo.machine import Facts
 from duo.settings import Trainer
-from hypothesis import given
-from hypothesis import strategies as st
-
 from outlast.errors import BadInput
 
 ASKED = Trainer(100, 1, 1, "gpu", "16", 1, 1.0, 10, 500, 100)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from duo import checkpoint, evaluate, saving, settings, text, train
-from duo.dit import DiT
-from duo.settings import Settings
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from duo import checkpoint, evaluate, saving, settings, text, train
+from duo.dit import DiT
+from duo.settings import Settings
 from outlast.errors import BadInput
 
 # Lightning's own: torch functions that it should no longer use, advice about workers.

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from duo import limits, overrides, settings
-from duo.dit import SIZES
-from duo.settings import Settings
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from duo import limits, overrides, settings
+from duo.dit import SIZES
+from duo.settings import Settings
 from outlast.errors import BadInput
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes/duo/configs"

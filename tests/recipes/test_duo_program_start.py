@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from duo import settings, start, training
-from duo.settings import Model, Settings
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from duo import settings, start, training
+from duo.settings import Model, Settings
 from outlast.errors import BadInput
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes/duo/configs"

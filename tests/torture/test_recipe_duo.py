@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from duo import tokens
 
 from .conftest import child_environment, outlast, share
