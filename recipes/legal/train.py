@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         settled = settings.settle(settings.load(config) if config else {}, preset_name=preset, flags=said)
         print(settled.shown(), flush=True)
         # Here, so that --help and a wrong word in the configuration need not wait for torch.
-        import outlast
         from legal import report, training
+
+        import outlast
 
         try:
             done = training.train(settled)

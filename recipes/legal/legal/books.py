@@ -10,14 +10,13 @@ from typing import Any
 
 from legal.documents import Document
 from legal.settings import Settings
-
 from outlast import durable
 from outlast.errors import BadInput
 
 _BINDING = (
-    "model num_epochs learning_rate warmup_ratio weight_decay max_length context seed use_subset subset_ratio "
-    "validation"
-).split()
+    "model", "num_epochs", "learning_rate", "warmup_ratio", "weight_decay", "max_length", "context", "seed",
+    "use_subset", "subset_ratio", "validation",
+)  # fmt: skip
 """What a run is: with another value it would be another training. Sizes of pieces, saving and sessions may change."""
 
 

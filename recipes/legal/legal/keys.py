@@ -1,4 +1,4 @@
-"""Every word of a configuration: what it may be, what it is when nothing is said, what it means. A new word is a row."""
+"""Every word of a configuration: what it may be, what it is when nothing is said, what it means. A word is a row."""
 
 from __future__ import annotations
 

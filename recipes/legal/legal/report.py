@@ -13,7 +13,6 @@ from typing import Any
 from legal import baselines
 from legal.scores import Scores, score
 from legal.training import METRIC, Trained
-
 from outlast import durable
 
 _MODEL, _COMMONEST, _TF_IDF = "this model", "the commonest class", "TF-IDF + logistic regression"
@@ -56,8 +55,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"Learned from {data['train_sentences']} sentences of {data['train_documents']} documents"
         f" ({report['subset']:.0%} of the documents there are for it).",
         f"Scored on {data['held_out_sentences']} sentences of {data['held_out_documents']} documents that were held out"
-        " whole. Macro F1 is the mean over the classes that they have. The checkpoint was chosen by these sentences too,"
-        " so its figure is a little too good; the other two rows had no such choice.",
+        " whole. Macro F1 is the mean over the classes that they have. The checkpoint was chosen by these sentences"
+        " too, so its figure is a little too good; the other two rows had no such choice.",
         "",
         table(report),
         "",
@@ -72,9 +71,7 @@ def as_text(report: dict[str, Any]) -> str:
     names = [_cell(one["label"]) for one in own["classes"]]
     lines += ["", "Rows: what it is. Columns: what the model says.", "", f"| | {' | '.join(names)} |"]
     lines.append("|---" * (len(names) + 1) + "|")
-    lines += [
-        f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(names, own["confusion"], strict=True)
-    ]
+    lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(names, own["confusion"], strict=True)]
     lines += ["", "| epoch | step | macro F1 | accuracy |", "|---|---|---|---|"]
     lines += [
         f"| {one['epoch']} | {one['step']} | {one['val_f1']:.3f} | {one['val_accuracy']:.3f} |"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from legal.documents import Document
 
 _CHUNK = 1000
@@ -37,7 +38,7 @@ def examples(documents: Sequence[Document], context: int) -> list[Example]:
 
 
 class Encoded(torch.utils.data.Dataset[dict[str, np.ndarray]]):
-    """Token ids of many sentences, one after the other in one array a field: 8 bytes a token, nothing in Python objects.
+    """Token ids of many sentences, one after the other in one array a field: 8 bytes a token, no Python objects.
 
     Args:
         made: the sentences.
@@ -49,7 +50,7 @@ class Encoded(torch.utils.data.Dataset[dict[str, np.ndarray]]):
     def __init__(self, made: Sequence[Example], labels: Sequence[str], tokenizer: Any, max_length: int) -> None:
         number = {label: at for at, label in enumerate(labels)}
         self.labels = np.array([number[one.label] for one in made], np.int64)
-        self.pad = tokenizer.pad_token_id or 0
+        self.pad, self.most = tokenizer.pad_token_id or 0, max_length
         flat: dict[str, list[np.ndarray]] = {}
         lengths: list[int] = []
         for start in range(0, len(made), _CHUNK):
@@ -72,9 +73,9 @@ class Encoded(torch.utils.data.Dataset[dict[str, np.ndarray]]):
         return {"labels": self.labels[at], **{name: values[cut] for name, values in self.fields.items()}}
 
     def together(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch: padded to its own longest sentence, rounded up to a multiple of 8 for tensor cores."""
+        """A batch: padded to its own longest sentence, to a multiple of 8 where it may be, for tensor cores."""
         longest = max(len(row["input_ids"]) for row in rows)
-        width = -(-longest // _MULTIPLE) * _MULTIPLE
+        width = min(self.most, -(-longest // _MULTIPLE) * _MULTIPLE)
         batch = {"labels": torch.tensor([int(row["labels"]) for row in rows])}
         mask = torch.zeros(len(rows), width, dtype=torch.long)
         for name in self.fields:

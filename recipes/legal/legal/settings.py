@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from legal.keys import BY_NAME, KEYS
 
+from legal.keys import BY_NAME, KEYS
 from outlast.budget.apply import Applied, apply
 from outlast.errors import BadInput
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+import outlast
 from legal import books
 from legal import model as models
 from legal.documents import read
@@ -18,8 +20,6 @@ from legal.scores import Scores, score
 from legal.sentences import Encoded, Example, examples
 from legal.settings import Settings
 from legal.splits import Split, split
-
-import outlast
 from outlast.checkpoints import Checkpoint, Vault
 from outlast.errors import BadInput
 from outlast.train.out_of_memory import is_out_of_memory, let_go
@@ -82,9 +82,8 @@ def train(settings: Settings) -> Trained:
     _loop(settings, run, loader, unseen, sides.labels, log)
     chosen = best(run)
     load(start.model, chosen)
-    return Trained(
-        settings, sides, known, held_out, start, run, chosen, predict(run, start.model, unseen, settings.micro_batch), log
-    )  # fmt: skip
+    predicted = predict(run, start.model, unseen, settings.micro_batch)
+    return Trained(settings, sides, known, held_out, start, run, chosen, predicted, log)
 
 
 def _vault(out: Path) -> Path:
@@ -108,7 +107,8 @@ def _run(settings: Settings, out: Path, model: Any, learned: Encoded) -> tuple[o
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     if settings["use_gradient_checkpointing"]:
-        model.gradient_checkpointing_enable()
+        # Transformers 5 gave it another name.
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     loader = torch.utils.data.DataLoader(
         learned, batch_size=settings.batch, shuffle=True, collate_fn=learned.together,
         num_workers=settings["num_workers"], generator=torch.Generator().manual_seed(settings["seed"]),
