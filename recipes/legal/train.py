@@ -15,7 +15,6 @@ from pathlib import Path
 
 from legal import licences, settings
 from legal.keys import KEYS, SWITCH
-
 from outlast.errors import OutlastError
 
 
@@ -49,9 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         settled = settings.settle(settings.load(config) if config else {}, preset_name=preset, flags=said)
         print(settled.shown(), flush=True)
         # Here, so that --help and a wrong word in the configuration need not wait for torch.
-        from legal import report, training
-
         import outlast
+        from legal import report, training
 
         try:
             done = training.train(settled)

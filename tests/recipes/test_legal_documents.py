@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from legal import licences
 from legal.documents import Document, Sentence, read
 from legal.splits import place, split
-
 from outlast.errors import BadInput
 
 WHOLE = [

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
 from legal import baselines, model
 from legal.documents import Document, Sentence
 from legal.scores import score
 from legal.sentences import Encoded, Example, examples
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 LABELS = ["a", "b", "c", "d"]
 

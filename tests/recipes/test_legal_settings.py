@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from legal import settings
 from legal.keys import KEYS
 from legal.training import keep
-
 from outlast import Keep
 from outlast.errors import BadInput
 

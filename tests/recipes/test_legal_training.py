@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from legal import report, settings, training
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import outlast
+from legal import report, settings, training
 from outlast import journal
 from outlast.errors import BadInput
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from legal import licences
 
+from legal import licences
 from outlast import journal
 
 from .conftest import SCRIPTS, child_environment, outlast
