@@ -15,11 +15,11 @@ from outlast.host import room
 OK, NOTE, BAD = "✓", "!", "✗"
 NEEDED = {
     "torch": "pip install torch",
-    "lightning": "pip install 'outlast[recipes]'",
-    "hydra-core": "pip install 'outlast[recipes]'",
-    "tokenizers": "pip install 'outlast[recipes]'",
-    "pyarrow": "pip install 'outlast[recipes]'",
-    "huggingface_hub": "pip install 'outlast[recipes]'",
+    "lightning": "pip install '.[recipes]', in a clone of Outlast",
+    "hydra-core": "pip install '.[recipes]', in a clone of Outlast",
+    "tokenizers": "pip install '.[recipes]', in a clone of Outlast",
+    "pyarrow": "pip install '.[recipes]', in a clone of Outlast",
+    "huggingface_hub": "pip install '.[recipes]', in a clone of Outlast",
 }
 """Distributions that the program imports, and how to get them."""
 SAVES = 4
