@@ -228,3 +228,21 @@ def test_numbers_are_stored_as_torch_rounds_them(tmp_path: Path, dtype: str) -> 
 def test_a_number_too_large_for_its_kind_is_not_stored_as_infinity() -> None:
     with pytest.raises(BadInput, match="does not fit"):
         narrow(np.array([1e6]), "F16")
+
+
+def test_adapters_in_one_file_are_told_apart_by_name(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a", {LAYER: _pair()})
+    one = load_file(folder / "adapter_model.safetensors")
+    both = {
+        key.replace(".weight", f".{name}.weight"): value * k
+        for k, name in ((1, "x"), (2, "y"))
+        for key, value in one.items()
+    }
+    save_file(both, folder / "adapter_model.safetensors")
+    with pytest.raises(BadInput, match="holds the adapters x, y"):
+        audit_lora_peft_dir(folder)
+    with pytest.raises(BadInput, match="no adapter 'z'"):
+        audit_lora_peft_dir(folder, adapter="z")
+    (x,), (y,) = (audit_lora_peft_dir(folder, adapter=name).layers for name in "xy")
+    assert x.delta_sigma_max is not None
+    assert y.delta_sigma_max == pytest.approx(4 * x.delta_sigma_max, rel=1e-12)

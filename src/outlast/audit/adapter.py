@@ -161,17 +161,16 @@ def _is_whole_model(place: Place) -> bool:
 
 def _adapter_in(tensors: Mapping[str, Stored], wanted: str | None, place: Place) -> str | None:
     """The adapter's name inside the keys; None where keys have none."""
-    names = {match["adapter"] for key in tensors if (match := _match(key))} - {None}
-    if not names:
-        return None
-    if wanted in names:
-        return wanted
-    if len(names) == 1 and wanted is None:
-        return str(names.pop())
-    if "default" in names and wanted is None:
-        return "default"
-    known = ", ".join(sorted(map(str, names)))
-    raise BadInput(f"{place.folder} holds the adapters {known}", hint=f"--adapter {sorted(map(str, names))[0]}")
+    names = sorted({str(match["adapter"]) for key in tensors if (match := _match(key)) and match["adapter"]})
+    if wanted is not None and wanted not in (*names, place.folder.name, *([] if names else ["default"])):
+        known = ", ".join(names or ["default", *place.others])
+        raise BadInput(f"{place.folder} holds no adapter {wanted!r}", hint=f"it holds: {known}")
+    for name in (wanted, "default"):
+        if name in names:
+            return name
+    if len(names) > 1:
+        raise BadInput(f"{place.folder} holds the adapters {', '.join(names)}", hint=f"--adapter {names[0]}")
+    return names[0] if names else None
 
 
 def _match(key: str) -> re.Match[str] | None:
