@@ -109,3 +109,12 @@ def test_a_models_weights_beside_a_configuration_become_an_adapter_of_pefts(tmp_
     saved, made = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("saved", "out"))
     assert set(saved) == set(made)
     assert all(torch.equal(saved[key], made[key]) for key in saved)
+
+
+def test_checkpoints_without_a_seal_are_to_be_named(tmp_path: Path) -> None:
+    for step in (1, 2):
+        pair = (np.ones((10, 4)), np.ones((4, 12)))
+        write_adapter(tmp_path / f"out/checkpoint-{step}", {LAYER: pair})
+    with pytest.raises(BadInput, match="2 checkpoints with an adapter, none of them sealed"):
+        audit_lora_peft_dir(tmp_path / "out")
+    assert audit_lora_peft_dir(tmp_path / "out/checkpoint-2").step is None

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.audit.adapters import config, write_adapter
 
+from outlast.checkpoints import Seal
+from outlast.checkpoints import seal as seals
 from outlast.cli import main
 
 LAYERS = [f"model.layers.{i}.{name}" for i in range(2) for name in ("self_attn.q_proj", "mlp.up_proj")]
@@ -93,3 +98,27 @@ def test_what_cannot_be_done_is_said_with_what_to_do(
     found = capsys.readouterr().err
     assert said in found and "hint:" in found
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
+
+
+def test_without_numpy_it_says_what_to_install(adapter: Path) -> None:
+    script = (
+        "import sys; sys.modules['numpy'] = None; from outlast.cli import main; sys.exit(main(['audit', sys.argv[1]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(adapter)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "outlast audit needs numpy" in done.stderr and "pip install 'outlast[audit]'" in done.stderr
+
+
+def test_a_run_is_shown_what_its_checkpoints_would_save(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (1, 2, 3):
+        folder = shutil.copytree(adapter, tmp_path / f"run/checkpoint-{step}")
+        files = seals.measure(folder)
+        seals.write(folder, Seal(step, "transformers", files, {"weights": tuple(files)}, created=float(step)))
+    assert main(["audit", str(tmp_path / "run")]) == 0
+    page = capsys.readouterr().out
+    assert "checkpoint-3, step 3" in page and "the 3 here" in page
+    (folder / "adapter_model.safetensors").write_bytes(b"x" * 20)
+    assert main(["audit", str(folder)]) == 1
+    assert "is not what checkpoint-3 was sealed with" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from outlast.audit import audit_lora_peft_dir
 from tests.audit.adapters import config, write_adapter
 from tests.audit.against_dense import adapters, compare
 from tests.torture.conftest import child_environment, outlast, share
+from tests.torture.hub_server import serving
 
 _SHAPE = (900, 700)
 _AUDIT = "import sys; from outlast.audit import audit_lora_peft_dir; audit_lora_peft_dir(*sys.argv[1:])"
@@ -141,3 +142,24 @@ def test_a_killed_call_keeps_the_norms_that_are_done(tmp_path: Path) -> None:
     again: list[str] = []
     audit_lora_peft_dir(adapter, str(base), tmp_path / "cache", tell=lambda done, total, what: again.append(what))
     assert kept and not kept & set(again)
+
+
+def test_a_base_on_the_hub_is_downloaded_once_and_only_its_weights(tmp_path: Path) -> None:
+    adapter, base = _model(tmp_path, 3, (60, 50))
+    files = {path.name: path.read_bytes() for path in base.iterdir()}
+    environment = child_environment(HF_HUB_CACHE=str(tmp_path / "hub"), HF_HUB_DISABLE_XET="1")
+    del environment["HF_HUB_OFFLINE"]
+    command = [sys.executable, "-m", "outlast", "audit", adapter, "--base", "org/model", "--json"]
+    with serving({"models/org/model": {**files, "pytorch_model.bin": b"not this one"}}) as hub:
+        environment |= {"HF_ENDPOINT": hub.url, "GRADIENCE_CACHE_DIR": str(tmp_path / "gradience")}
+        first = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert first.returncode == 0, first.stderr
+        assert not any("pytorch_model.bin" in asked for asked in hub.requests if "resolve" in asked)
+        hub.requests.clear()
+        second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert hub.requests == []
+    figures = json.loads(first.stdout)["layers"]
+    assert figures == json.loads(second.stdout)["layers"]
+    alone = audit_lora_peft_dir(adapter, str(base), tmp_path / "alone")
+    assert [one["udr"] for one in figures] == [layer.udr for layer in alone.layers]
+    assert list((tmp_path / "gradience/base_norms").glob("*.json"))

@@ -108,9 +108,8 @@ def _downloaded(base: str, revision: str | None) -> Source:
                 f"{base} takes {show_bytes(sum(sizes))}, {place} has room for {show_bytes(free)}",
                 hint="outlast clean, or HF_HUB_CACHE on a roomier volume (outlast env)",
             )
-        folder = Path(
-            snapshot_download(base, revision=info.sha or revision, allow_patterns=list(_FILES), cache_dir=place)
-        )
+        # By the branch's name, so that the cache knows it the next time; of a commit alone it keeps no name.
+        folder = Path(snapshot_download(base, revision=revision, allow_patterns=list(_FILES), cache_dir=place))
     except (NoRoom, BadInput):
         raise
     except Exception as error:  # the library raises its own tree, requests', httpx's and OSError

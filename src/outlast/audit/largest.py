@@ -2,9 +2,10 @@
 
 Block Lanczos on W^T W with full reorthogonalisation (Golub and Underwood 1977) from a fixed random start: each pass
 multiplies eight vectors at once, part by part, so that a part is read from memory once for W and W^T together. Passes
-are in the matrix's own precision; the result is then checked in float64: with x the vector found, t = ||W x||^2 and
-r = ||W^T W x - t x||, an eigenvalue of W^T W lies within r of t. That bound needs no gap between the first two values:
-where they are close, a mixture of their vectors has a residual as small as the gap.
+are in the matrix's own precision; the result is checked in float64: with x the vector found, t = ||W x||^2 and
+r = ||W^T W x - t x||, an eigenvalue of W^T W lies within r of t; and within r^2 / gap, where the next one is known to
+be further away (Temple 1928, Kato 1949). The first bound needs no gap: where two values are close, a mixture of their
+vectors has a residual as small as the gap.
 """
 
 from __future__ import annotations
@@ -68,15 +69,21 @@ def _lanczos(wide: Any, fro: float) -> Norms:
         small, rest = _extended(small, basis, image)
         following, couple = np.linalg.qr(rest)
         values, vectors = np.linalg.eigh(small)
-        residual = np.linalg.norm(couple @ vectors[-_VECTORS:, -1]) / values[-1]
+        first, second = np.linalg.norm(couple @ vectors[-_VECTORS:, [-1, -2]], axis=0) / values[-1]
+        gap = 1 - values[-2] / values[-1] - second
         is_out = len(small) + _VECTORS > wide.shape[1] or done == _PASSES
-        if residual <= target or is_out:
-            best = _checked(wide, np.hstack(basis) @ vectors[:, -1], fro)
+        if _bound(first, gap) <= target or is_out:
+            best = _checked(wide, np.hstack(basis) @ vectors[:, -1], fro, gap)
             if best.error <= TOLERANCE or is_out:
                 return best
             target /= 4
         basis.append(_beside(following, basis))
     return best
+
+
+def _bound(residual: float, gap: float) -> float:
+    """Of the relative error of the singular value, from the relative residual and the gap to the next eigenvalue."""
+    return min(residual, residual * residual / gap if gap > 0 else residual) / 2
 
 
 def _extended(small: Any, basis: list[Any], image: Any) -> tuple[Any, Any]:
@@ -113,7 +120,7 @@ def _squared(wide: Any, vectors: Any, scale: Any) -> Any:
     return found * scale
 
 
-def _checked(wide: Any, vector: Any, fro: float) -> Norms:
+def _checked(wide: Any, vector: Any, fro: float, gap: float) -> Norms:
     vector = vector / np.linalg.norm(vector)
     value, image = 0.0, np.zeros(wide.shape[1])
     for part in _doubles(wide):
@@ -121,7 +128,7 @@ def _checked(wide: Any, vector: Any, fro: float) -> Norms:
         value += float(forth @ forth)
         image += part.T @ forth
     residual = float(np.linalg.norm(image - value * vector))
-    return Norms(float(np.sqrt(value)), fro, residual / value / 2)
+    return Norms(float(np.sqrt(value)), fro, _bound(residual / value, gap))
 
 
 def _parts(wide: Any) -> Iterator[Any]:

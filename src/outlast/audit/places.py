@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from outlast.audit.stored import shards_of
-from outlast.checkpoints import SEAL, Seal, vaults_of
+from outlast.checkpoints import SEAL, Seal, is_candidate, vaults_of
 from outlast.checkpoints import digest as digests
 from outlast.checkpoints import seal as seals
 from outlast.checkpoints.shelf import Checkpoint, Shelf
@@ -60,6 +60,12 @@ def find(path: Path, adapter: str | None = None) -> Place:
     found = _in_folder(path, adapter) or _newest_sealed(path, adapter)
     if found is not None:
         return found
+    unsealed = [name for name in _adapters_below(path) if is_candidate(name)]
+    if unsealed:
+        raise BadInput(
+            f"{path} holds {len(unsealed)} checkpoints with an adapter, none of them sealed",
+            hint=f"name one of them ({unsealed[0]}), or seal them: outlast checkpoints verify",
+        )
     bare = _weights_in(path)
     if bare and not (path / CONFIG).is_file():
         raise BadInput(
@@ -102,7 +108,7 @@ def _in_folder(path: Path, adapter: str | None) -> Place | None:
 
 def _of_folder(path: Path, adapter: str | None) -> Place | None:
     """What PEFT wrote: the first adapter itself, further ones in folders of their names."""
-    below = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and _is_adapter(Path(entry.path)))
+    below = sorted(name for name in _adapters_below(path) if not is_candidate(name))
     if adapter is not None and adapter in below:
         return _plain(path / adapter, ())
     if _is_adapter(path):
@@ -116,6 +122,10 @@ def _of_folder(path: Path, adapter: str | None) -> Place | None:
             hint=f"--adapter {below[0]}",
         )
     return None
+
+
+def _adapters_below(path: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(path) if entry.is_dir() and _is_adapter(Path(entry.path))]
 
 
 def _is_adapter(folder: Path) -> bool:
