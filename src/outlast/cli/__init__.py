@@ -42,6 +42,9 @@ COMMANDS: dict[str, Command] = {
         "outlast.cli.fit", "The fastest way to train a batch that fits a GPU; needs neither GPU nor weights."
     ),
     "env": Command("outlast.cli.env", "Variables that put every cache where there is room, for a shell to read."),
+    "audit": Command(
+        "outlast.cli.audit", "How much of a LoRA adapter is used: a smaller rank is a smaller checkpoint."
+    ),
     "clean": Command("outlast.cli.clean", "What caches hold that can be freed; deletes nothing until told to."),
     "data": Command("outlast.cli.data", "A subset of any data set, in bounded disk: plan what it costs, fetch it."),
     "migrate": Command("outlast.cli.migrate", "Move an existing cache to another volume, verified; can be resumed."),
