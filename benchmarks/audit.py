@@ -6,9 +6,9 @@ python benchmarks/audit.py norms        # beside a full SVD and 20 power iterati
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -113,4 +113,6 @@ def load() -> str:
 
 
 if __name__ == "__main__":
-    {"adapter": measure_adapter, "norms": measure_norms}[sys.argv[1] if sys.argv[1:] else "adapter"]()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["adapter", "norms"], nargs="?", default="adapter")
+    {"adapter": measure_adapter, "norms": measure_norms}[parser.parse_args().what]()

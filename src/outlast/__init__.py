@@ -8,14 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from outlast.version import __version__
+
 if TYPE_CHECKING:
     from outlast.caches import setup
     from outlast.checkpoints import Keep, Policy
     from outlast.errors import OutlastError
     from outlast.host.check_report import check_memory
     from outlast.train import Run, Stopped
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Keep": "outlast.checkpoints",

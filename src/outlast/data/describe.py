@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 from blake3 import blake3
 
-from outlast import __version__
 from outlast.data.index import Run, count
 from outlast.data.manifest import Manifest, ShardFile, UsedFile
 from outlast.data.planning import Plan
 from outlast.data.ranges import wanted_groups
 from outlast.data.request import Request
+from outlast.version import __version__
 
 _LAYOUT = 1
 """Counts up when the same rows would be written as other bytes."""

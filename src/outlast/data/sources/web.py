@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from outlast import __version__
 from outlast.data.sources.patience import Passing, asked_wait
 from outlast.errors import BadInput, SourceFailed
+from outlast.version import __version__
 
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
