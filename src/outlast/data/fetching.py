@@ -139,6 +139,14 @@ class _Fetch:
 
     def run(self) -> Fetched:
         """All of it."""
+        try:
+            return self._run()
+        except OSError as error:
+            if error.errno not in durable.FULL:
+                raise
+            raise self._no_room(explain_full(self._stage.out, error.errno, room(self._stage.out))) from error
+
+    def _run(self) -> Fetched:
         plan, stage = self._plan, self._stage
         key = plan_key(plan, self._survey.schema)
         now = stage.current()
@@ -192,10 +200,20 @@ class _Fetch:
         free, needed = free_bytes(self._stage.out, self._plan.request), self._plan.index.probe.stored
         if free is not None and count(span.runs) * needed > free:
             raise self._no_room(f"{show_bytes(free)} may be written there now")
+
+    def _check_bound(self) -> None:
+        """How many rows the bound holds was an estimate too."""
         most = self._plan.request.max_bytes
+        if most is None:
+            return
         written = sum(path.stat().st_size for path in self._stage.next.glob("*/*.parquet"))
-        if most is not None and written > most:
-            raise self._no_room(f"{self._rows:,} rows take {show_bytes(written)}, more than max_bytes")
+        if written > most:
+            fewer = int(0.98 * self._rows * most / written)
+            raise NoRoom(
+                f"{self._rows:,} of {self._plan.rows:,} rows take {show_bytes(written)}, max_bytes is "
+                f"{show_bytes(most)}",
+                hint=f"about {fewer:,} rows fit (--rows); what is done is kept" if fewer else "allow more",
+            )
 
     def _no_room(self, why: str) -> NoRoom:
         free = free_bytes(self._stage.out, self._plan.request)
@@ -215,6 +233,7 @@ class _Fetch:
                 self._check_room(span)
                 self._span(span, pool, stream, packer)
                 self._rows += count(span.runs)
+                self._check_bound()
                 if self._survey.reader.marks:
                     self._stage.keep_marks(self._survey.reader.marks)
                 self._tell(Progress(self._rows, self._plan.rows or 0, self._survey.source.traveled()))
@@ -245,13 +264,8 @@ class _Fetch:
                 writers[shard.part].finish()
                 if writers[shard.part].rows != shard.rows:
                     raise AssertionError(f"{shard} has {writers[shard.part].rows} rows")
-        except OSError as error:
-            if error.errno not in durable.FULL:
-                raise
-            for writer in writers.values():
-                writer.drop()
-            why = explain_full(self._stage.out, error.errno, room(self._stage.out))
-            raise self._no_room(why) from error
+        except pa.ArrowNotImplementedError as error:
+            raise BadInput(f"Parquet cannot hold a column: {error}", hint="leave it out (--columns)") from error
         finally:
             for writer in writers.values():
                 writer.drop()

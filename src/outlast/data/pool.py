@@ -48,20 +48,16 @@ class Pool:
         self._open: dict[Path, _Opened] = {}
         self._held: dict[int, list[_Held]] = {}
         numbers = {path: i for i, path in enumerate(paths)}
-        self.whole: dict[tuple[tuple[str, int, int], ...], Path] = {}
         for shard in shards:
             metadata = _metadata(shard, schema)
             if metadata is None:
                 continue
-            runs, at = tuple(held_rows(metadata)), 0
-            if metadata.schema.to_arrow_schema().names == schema.names:
-                self.whole[runs] = shard
-            for path, first, stop in runs:
+            at = 0
+            for path, first, stop in held_rows(metadata):
                 if path in numbers:
                     self._held.setdefault(numbers[path], []).append(_Held(first, stop, shard, at))
                 at += stop - first
-        for held in self._held.values():
-            held.sort(key=lambda one: one.first)
+        self._held = {file: _apart(held) for file, held in self._held.items()}
         self._starts = {file: [one.first for one in held] for file, held in self._held.items()}
 
     def pieces(self, runs: Sequence[Run]) -> Iterator[Piece]:
@@ -94,6 +90,17 @@ class Pool:
         for opened in self._open.values():
             opened.close()
         self._open = {}
+
+
+def _apart(held: list[_Held]) -> list[_Held]:
+    """In order and without overlaps: what two shards hold is taken from one."""
+    found, end = [], 0
+    for one in sorted(held, key=lambda one: (one.first, -one.stop)):
+        first = max(one.first, end)
+        if first < one.stop:
+            found.append(_Held(first, one.stop, one.shard, one.at + first - one.first))
+            end = one.stop
+    return found
 
 
 class _Opened:

@@ -57,6 +57,11 @@ class HttpSource:
             urls = [plain]
         self._base = plain[: plain.rindex("/") + 1] if len(urls) == 1 else _common(urls)
         self._urls = {unquote(url[len(self._base) :].partition("?")[0]): url for url in urls}
+        if len(self._urls) < len(set(urls)):
+            raise BadInput(
+                f"{plain} stands for {len(set(urls))} addresses and {len(self._urls)} names of files",
+                hint="addresses that differ behind the ? only are one file: fetch them one by one",
+            )
         chosen = choose_files(list(self._urls), plain)
         self._paths, self.notes = chosen.paths, chosen.notes
 
