@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from outlast import durable
-from outlast.data.describe import manifest_of, plan_key
+from outlast.data.describe import manifest_of, plan_key, state
 from outlast.data.index import count
 from outlast.data.manifest import Manifest, ShardFile, digest
 from outlast.data.planning import Plan, decide, fitting, free_bytes
@@ -153,10 +153,10 @@ class _Fetch:
         if now is not None and now.key == key and _is_whole(stage.out, now):
             return self._done(now, sum(now.rows.values()))
         stage.check_strangers()
-        versions = {file.path: file.version for file in plan.index.files}
-        fetched = {file.path: file.version for file in now.files} if now else {}
-        _check_unchanged({**stage.begun(), **fetched}, versions, stage.out, now.revision if now else None)
-        stage.begin({"key": key, "versions": versions})
+        states = {file.path: state(plan.index.source, file) for file in plan.index.files}
+        fetched = {file.path: state(now.source, file) for file in now.files} if now else {}
+        _check_unchanged({**stage.begun(), **fetched}, states, stage.out, now.revision if now else None)
+        stage.begin({"key": key, "states": states})
         self._survey.reader.marks.update(stage.marks())
         with closing(self._pool(now)) as pool:
             pending = [span for span in plan.spans if not self._is_done(span)]
@@ -177,10 +177,10 @@ class _Fetch:
         """What lies here of this state of the source."""
         out = self._stage.out
         shards = [out / shard.path for shard in (now.shards if now else ()) if _verifies(out, shard)]
-        versions = {file.path: file.version for file in self._plan.index.files}
+        states = {file.path: state(self._plan.index.source, file) for file in self._plan.index.files}
         for folder, plan in self._stage.left():
-            before = plan.get("versions")
-            if isinstance(before, dict) and all(versions.get(path, its) == its for path, its in before.items()):
+            before = plan.get("states")
+            if isinstance(before, dict) and all(states.get(path, its) == its for path, its in before.items()):
                 shards += sorted(folder.glob("*/*.parquet"))
         return Pool(shards, self._paths, self._survey.schema)
 
@@ -342,9 +342,7 @@ def _from_pool(pool: Pool, piece: Piece) -> Iterator[tuple[int, Rows]]:
         at += batch.num_rows
 
 
-def _check_unchanged(
-    before: dict[str, str | None], now: dict[str, str | None], out: Path, revision: str | None
-) -> None:
+def _check_unchanged(before: dict[str, str], now: dict[str, str], out: Path, revision: str | None) -> None:
     old = f", or name the old state: @{revision}" if revision else ""
     for path, its in before.items():
         if path in now and now[path] != its:

@@ -129,9 +129,9 @@ class Stage:
         for part in self.next.glob("part*"):
             part.unlink()
 
-    def begun(self) -> dict[str, str | None]:
-        """Versions of the files that the fetch under way was begun from; empty where none is."""
-        found = _read(self.next / "plan.json").get("versions")
+    def begun(self) -> dict[str, str]:
+        """States of the files that the fetch under way was begun from; empty where none is."""
+        found = _read(self.next / "plan.json").get("states")
         return found if isinstance(found, dict) else {}
 
     def _free_number(self) -> int:

@@ -45,7 +45,7 @@ class HttpSource:
         if not parts.hostname:
             raise BadInput(f"expected an address with a host, got {text!r}", hint="https://host/folder/file.parquet")
         self._patience = patience or Patience()
-        self.name = bare(parts)
+        self.name = bare(parts).partition("?")[0]  # what stands behind it may be a signature
         self._web = Web(_login(parts))
         self._ranged = Ranged(self._web, self._patience)
         plain = bare(parts)
