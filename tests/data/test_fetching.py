@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from outlast import data, durable
+from outlast.data import spans
 from outlast.data.index import Run
 from outlast.data.pool import Pool
 from outlast.errors import BadInput, NoRoom, SourceChanged, VaultBusy
@@ -343,3 +344,20 @@ def test_a_set_that_is_exchanged_under_an_open_one_is_never_read_as_it(tmp_path:
     (tmp_path / "o/train/part-00000.parquet").write_bytes((tmp_path / "s/part-0.parquet").read_bytes())
     with pytest.raises(BadInput, match="is not the one of the manifest"):
         data.open(tmp_path / "o")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_shards_that_stay_as_they_are_take_no_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    monkeypatch.setattr(spans, "SHARD_BYTES", 20_000)
+    source = str(parquet(tmp_path / "s"))
+    data.fetch(source, tmp_path / "good", rows=1400, split="hash:2/1")
+    data.fetch(source, tmp_path / "o", rows=1100, split="hash:2/1")
+    first = (tmp_path / "o/train/part-00000.parquet").stat().st_ino
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names: os.stat("/nowhere"))
+    found = data.fetch_telling(source, tmp_path / "o", lambda progress: None, rows=1400, split="hash:2/1")
+    assert found.reused_rows == 1100
+    assert content(tmp_path / "o") == content(tmp_path / "good")
+    assert ((tmp_path / "o/train/part-00000.parquet").stat().st_ino == first) is links

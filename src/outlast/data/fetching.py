@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -159,7 +160,7 @@ class _Fetch:
         stage.begin({"key": key, "states": states})
         self._survey.reader.marks.update(stage.marks())
         with closing(self._pool(now)) as pool:
-            pending = [span for span in plan.spans if not self._is_done(span)]
+            pending = [span for span in plan.spans if not self._is_done(span) and not self._is_taken_over(span, pool)]
             self._rows = plan.rows or 0
             self._rows -= sum(count(span.runs) for span in pending)
             self._admit(pending)
@@ -186,6 +187,27 @@ class _Fetch:
 
     def _is_done(self, span: Span) -> bool:
         return all((self._stage.next / shard.name).is_file() for shard in span.shards)
+
+    def _is_taken_over(self, span: Span, pool: Pool) -> bool:
+        """Shards that lie here with just these rows get a second name: no room, no time."""
+        asked = self._plan.request
+        found = []
+        for shard in span.shards:
+            same = pool.same(rows_of(span.runs, shard.part, asked.split, asked.seed, self._paths))
+            if same is None:
+                return False
+            found.append((same, self._stage.next / shard.name))
+        try:
+            for same, name in found:
+                name.parent.mkdir(parents=True, exist_ok=True)
+                if not name.exists():
+                    os.link(same, name)
+                durable.sync_folder(name.parent)
+        except OSError as error:
+            if error.errno in durable.FULL:
+                raise
+            return False  # a file system without links: they are written anew
+        return True
 
     def _admit(self, pending: Sequence[Span]) -> None:
         """Refuse before a row travels what is known not to fit."""
