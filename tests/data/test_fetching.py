@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from outlast import data, durable
+from outlast.data import spans
+from outlast.data.index import Run
+from outlast.data.pool import Pool
 from outlast.errors import BadInput, NoRoom, SourceChanged, VaultBusy
 from tests.data.subsets import content, numbers, parquet, table
 
@@ -141,6 +145,9 @@ def test_a_change_that_was_cut_short_anywhere_is_finished_by_the_next_command(
         finally:
             monkeypatch.setattr(os, "rename", rename)
             monkeypatch.setattr(os, "replace", replace)
+        for part, old, new in (("train", range(100), range(600)), ("validation", range(100, 200), range(600, 900))):
+            with suppress(BadInput):  # "is between two sets"; never a mixture
+                assert [row["n"] for row in data.open(out, part)] in (list(old), list(new))
         data.fetch(source, out, rows=900, split="2/1")
         assert content(out) == good, step
         assert not (out / ".outlast/next").exists() and not (out / ".outlast/past").exists()
@@ -256,3 +263,101 @@ def test_a_row_that_is_too_large_is_refused_with_its_place(tmp_path: Path, monke
 def test_what_makes_no_sense_is_refused(tmp_path: Path, wanted: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         data.plan(str(parquet(tmp_path / "s")), **wanted)
+
+
+def test_a_bound_that_was_estimated_too_low_is_kept_all_the_same(tmp_path: Path) -> None:
+    """The first part of this text packs well, the rest does not."""
+    letters = "".join(json.dumps({"t": os.urandom(60).hex()}) + "\n" for _ in range(20_000))
+    (tmp_path / "a.jsonl").write_text('{"t": "a"}\n' * 20_000 + letters)
+    with pytest.raises(NoRoom, match="max_bytes is 500.0 kB") as raised:
+        data.fetch(str(tmp_path / "a.jsonl"), tmp_path / "o", max_bytes="500KB")
+    assert content(tmp_path / "o") == {}
+    rows = int((raised.value.hint or "").split()[1].replace(",", ""))
+    assert data.fetch(str(tmp_path / "a.jsonl"), tmp_path / "o", rows=rows // 2).rows == {"train": rows // 2}
+
+
+def test_no_bound_is_none(tmp_path: Path) -> None:
+    assert data.plan(str(parquet(tmp_path / "s")), max_bytes=0).rows == 1500
+
+
+def test_an_empty_folder_of_the_users_stays(tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    with pytest.raises(BadInput):
+        data.fetch(str(tmp_path / "nowhere"), tmp_path / "o")
+    assert list((tmp_path / "o").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"a": [1]}, "b is missing there, string in the first file"),
+        ({"a": [1], "b": ["x"], "c": [2]}, "c is int64 there, missing in the first file"),
+        ({"b": ["x"], "a": [1]}, "the same in another order"),
+    ],
+)
+def test_files_of_other_columns_are_refused_and_what_differs_is_named(
+    tmp_path: Path, second: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "s").mkdir()
+    pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "s/0.parquet")
+    pq.write_table(pa.table(second), tmp_path / "s/1.parquet")
+    with pytest.raises(BadInput, match=said):
+        data.fetch(str(tmp_path / "s"), tmp_path / "o")
+    assert data.fetch(str(tmp_path / "s"), tmp_path / "o", columns="a").rows == {"train": 2}
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view(), pa.list_(pa.string(), 1)])
+def test_columns_of_rarer_types_are_there_unchanged(tmp_path: Path, kind: Any) -> None:
+    value = [b"abc"] if kind == pa.binary_view() else ["abc"]
+    column = pa.array([value if pa.types.is_fixed_size_list(kind) else value[0], None] * 50, kind)
+    (tmp_path / "s").mkdir()
+    pq.write_table(pa.table({"a": column}), tmp_path / "s/0.parquet")
+    data.fetch(str(tmp_path / "s"), tmp_path / "o")
+    assert pq.read_table(tmp_path / "o/train")["a"].to_pylist() == column.to_pylist()
+
+
+def test_a_file_found_by_two_ways_counts_once(tmp_path: Path) -> None:
+    parquet(tmp_path / "s/a", 1)
+    (tmp_path / "s/b").symlink_to(tmp_path / "s/a")
+    assert data.plan(f"{tmp_path}/s/*/*.parquet").rows == 500
+
+
+def test_rows_that_two_unfinished_fetches_hold_are_read_from_one_of_them(tmp_path: Path) -> None:
+    source = parquet(tmp_path / "s", 1, 500)
+    for rows, name in ((500, "a"), (300, "b"), (100, "c")):
+        data.fetch(str(source), tmp_path / name, rows=rows, sample="random", seed=rows)
+    shards = [tmp_path / name / "train/part-00000.parquet" for name in "cba"]
+    schema = pq.read_schema(shards[0]).remove_metadata()
+    with closing(Pool(shards, ["part-0.parquet"], schema)) as pool:
+        pieces = list(pool.pieces([Run(0, 250, 500)]))
+        found = [n for piece in pieces for batch in pool.rows(piece) for n in batch.column("n").to_pylist()]
+    assert found == list(range(250, 500))
+
+
+def test_a_set_that_is_exchanged_under_an_open_one_is_never_read_as_it(tmp_path: Path) -> None:
+    source = str(parquet(tmp_path / "s"))
+    data.fetch(source, tmp_path / "o", rows=300, sample="random", seed=1)
+    rows = data.open(tmp_path / "o")
+    data.fetch(source, tmp_path / "o", rows=900, sample="random", seed=2)
+    with pytest.raises(BadInput, match="changed since it was opened"):
+        rows[0]
+    (tmp_path / "o/train/part-00000.parquet").write_bytes((tmp_path / "s/part-0.parquet").read_bytes())
+    with pytest.raises(BadInput, match="is not the one of the manifest"):
+        data.open(tmp_path / "o")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_shards_that_stay_as_they_are_take_no_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    monkeypatch.setattr(spans, "SHARD_BYTES", 20_000)
+    source = str(parquet(tmp_path / "s"))
+    data.fetch(source, tmp_path / "good", rows=1400, split="hash:2/1")
+    data.fetch(source, tmp_path / "o", rows=1100, split="hash:2/1")
+    first = (tmp_path / "o/train/part-00000.parquet").stat().st_ino
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names: os.stat("/nowhere"))
+    found = data.fetch_telling(source, tmp_path / "o", lambda progress: None, rows=1400, split="hash:2/1")
+    assert found.reused_rows == 1100
+    assert content(tmp_path / "o") == content(tmp_path / "good")
+    assert ((tmp_path / "o/train/part-00000.parquet").stat().st_ino == first) is links

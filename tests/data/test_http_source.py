@@ -184,3 +184,27 @@ def test_a_password_in_the_address_is_used_and_told_to_nobody(tmp_path: Path) ->
         address = server.url.replace("://", "://me:secret@")
         manifest = data.fetch(f"{address}/part-0.parquet", tmp_path / "o", rows=10)
     assert "secret" not in (tmp_path / "o/manifest.json").read_text() and "127.0.0.1" in manifest.source
+
+
+@pytest.mark.parametrize("says_version", [True, False])
+def test_rows_of_another_server_or_of_another_size_are_not_mixed_in(tmp_path: Path, says_version: bool) -> None:
+    """A server without versions tells only the size; two servers may have the same version for different things."""
+    first, other = (pq_bytes(tmp_path / name, rows) for name, rows in (("a", 500), ("b", 400)))
+    with serving({"p.parquet": first}, says_version=says_version) as server:
+        data.fetch(f"{server.url}/p.parquet?token=secret", tmp_path / "o", rows=100)
+        assert b"secret" not in (tmp_path / "o/manifest.json").read_bytes()
+        server.files = {"p.parquet": other}
+        with pytest.raises(SourceChanged):
+            data.fetch(f"{server.url}/p.parquet", tmp_path / "o", rows=300)
+    if not says_version:
+        with serving({"p.parquet": first}, says_version=False) as server, pytest.raises(SourceChanged):
+            data.fetch(f"{server.url}/p.parquet", tmp_path / "o", rows=300)
+
+
+def test_addresses_that_are_one_name_are_refused() -> None:
+    with pytest.raises(BadInput, match="4 addresses and 1 names"):
+        data.plan("http://127.0.0.1:9/get.parquet?part={0..3}")
+
+
+def pq_bytes(folder: Path, rows: int) -> bytes:
+    return next(parquet(folder, 1, rows).iterdir()).read_bytes()

@@ -176,3 +176,53 @@ def test_an_interrupted_fetch_of_lines_goes_on_where_it_was(tmp_path: Path, monk
     assert numbers(tmp_path / "o") == list(range(2900))
     first_of_rest = min(int((asked or "=0-")[6:].split("-")[0]) for _, asked in server.requests[1:])
     assert first_of_rest > len(LINES) // 2
+
+
+@pytest.mark.usefixtures("short_probes")
+@pytest.mark.parametrize("late", ["02139", " 7", "1_000", "+49", "0.5", "٣"])
+def test_a_number_that_would_be_written_otherwise_is_never_changed_silently(tmp_path: Path, late: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("zip\n" + "12345\n" * 200 + late + "\n")
+    with pytest.raises(BadInput, match=r"row 200, column 'zip': expected int64"):
+        data.fetch(str(path), tmp_path / "o")
+    path.write_text("zip\n" + late + "\n" + "12345\n" * 10)
+    data.fetch(str(path), tmp_path / "o2")
+    assert read(tmp_path / "o2")[0] == {"zip": 0.5 if late == "0.5" else late}
+
+
+@pytest.mark.usefixtures("short_probes")
+def test_numbers_that_no_double_holds_keep_their_digits(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,x\n12345678901234567890,1.5\n12345678901234567891,1e400\n")
+    data.fetch(str(path), tmp_path / "o", columns="id")
+    assert [row["id"] for row in read(tmp_path / "o")] == ["12345678901234567890", "12345678901234567891"]
+    path.write_text("x\n" + "0.5\n" * 200 + "9007199254740993\n")
+    with pytest.raises(BadInput, match=r"row 200, column 'x'.*all of its digits"):
+        data.fetch(str(path), tmp_path / "o2")
+
+
+def test_ends_of_lines_within_quotes_are_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'a,b\r\n1,"x\r\ny"\r\n\r\n2,"x\ny"\r\n3,z')
+    data.fetch(str(path), tmp_path / "o")
+    assert [row["b"] for row in read(tmp_path / "o")] == ["x\r\ny", "x\ny", "z"]
+
+
+@pytest.mark.usefixtures("short_probes")
+def test_a_column_that_appears_late_is_not_lost_silently(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n' * 200 + '{"a": 1, "b": null}\n{"a": 2, "b": "here"}\n')
+    with pytest.raises(BadInput, match="row 201 has a column 'b' that the first part does not have"):
+        data.fetch(str(path), tmp_path / "o")
+    data.fetch(str(path), tmp_path / "o", columns="a")
+    assert read(tmp_path / "o")[-1] == {"a": 2}
+
+
+@pytest.mark.parametrize("bad", ['"\\ud800"', "{}", "[{}]", '{"a": {}}', "18446744073709551616", "[1, [2]]"])
+def test_a_column_that_nothing_can_hold_is_an_error_only_where_it_is_wanted(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "x", "bad": {bad}}}\n' * 3)
+    with pytest.raises(BadInput, match="column 'bad'"):
+        data.fetch(str(path), tmp_path / "o")
+    data.fetch(str(path), tmp_path / "o", columns="text")
+    assert read(tmp_path / "o") == [{"text": "x"}] * 3

@@ -75,7 +75,8 @@ def test_what_is_in_flight_is_not_read(tmp_path: Path) -> None:
 
 
 def manifest(folder: Path, *names: str) -> None:
-    shards = [{"path": f"train/{name}", "size_bytes": 1, "rows": 1, "blake3": "0" * 64} for name in names]
+    sizes = {path.name: path.stat().st_size for path in (folder / "train").iterdir()}
+    shards = [{"path": f"train/{name}", "size_bytes": sizes.get(name, 1), "blake3": "0" * 64} for name in names]
     (folder / "manifest.json").write_text(json.dumps({"shards": shards}))
 
 

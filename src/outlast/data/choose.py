@@ -18,6 +18,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from random import Random
+from typing import Any
+
+import numpy as np
 
 from outlast.data.index import Run
 
@@ -76,12 +79,13 @@ def _head(groups: Groups, rows: int, seed: int) -> list[Run]:
 
 def _spread(groups: Groups, rows: int, seed: int) -> list[Run]:
     places = [place for place in _places(groups) if place.rows]
-    number = max(1, rows // max(place.rows for place in places))
+    sizes = np.array([place.rows for place in places], np.int64)
+    number = max(1, rows // int(sizes.max()))
     while True:
-        taken = [places[i * len(places) // number] for i in range(number)]
-        surplus = sum(place.rows for place in taken) - rows
+        taken: Any = np.arange(number) * len(places) // number
+        surplus = int(sizes[taken].sum()) - rows
         if surplus >= 0:
-            return _without_last(taken, surplus)
+            return _without_last([places[i] for i in taken], surplus)
         number += 1
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from blake3 import blake3
 
-from outlast.data.index import Run, count
+from outlast.data.index import FileIndex, Run, count
 from outlast.data.manifest import Manifest, ShardFile, UsedFile
 from outlast.data.planning import Plan
 from outlast.data.ranges import wanted_groups
@@ -45,12 +45,18 @@ def plan_key(plan: Plan, schema: Any) -> str:
     told = {
         "layout": [_LAYOUT, pa.__version__],
         "revision": plan.index.revision,
-        "files": [(plan.index.files[i].path, plan.index.files[i].size, plan.index.files[i].version) for i in used],
+        "files": [(plan.index.files[i].path, state(plan.index.source, plan.index.files[i])) for i in used],
         "schema": str(schema),
         "split": [str(plan.request.split), plan.request.seed if plan.request.split.by_hash else 0],
         "spans": [[span.runs, [shard.name for shard in span.shards]] for span in plan.spans],
     }
     return blake3(json.dumps(told).encode()).hexdigest()
+
+
+def state(source: str, file: FileIndex | UsedFile) -> str:
+    """What tells that a file is the one that it was: size and version; without a version, where it is from."""
+    size = file.size if isinstance(file, FileIndex) else file.size_bytes
+    return f"{file.version or f'of {source}'}, {size} bytes"
 
 
 def _told(asked: Request) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from outlast import durable
-from outlast.data.describe import manifest_of, plan_key
+from outlast.data.describe import manifest_of, plan_key, state
 from outlast.data.index import count
 from outlast.data.manifest import Manifest, ShardFile, digest
 from outlast.data.planning import Plan, decide, fitting, free_bytes
@@ -139,19 +140,27 @@ class _Fetch:
 
     def run(self) -> Fetched:
         """All of it."""
+        try:
+            return self._run()
+        except OSError as error:
+            if error.errno not in durable.FULL:
+                raise
+            raise self._no_room(explain_full(self._stage.out, error.errno, room(self._stage.out))) from error
+
+    def _run(self) -> Fetched:
         plan, stage = self._plan, self._stage
         key = plan_key(plan, self._survey.schema)
         now = stage.current()
         if now is not None and now.key == key and _is_whole(stage.out, now):
             return self._done(now, sum(now.rows.values()))
         stage.check_strangers()
-        versions = {file.path: file.version for file in plan.index.files}
-        fetched = {file.path: file.version for file in now.files} if now else {}
-        _check_unchanged({**stage.begun(), **fetched}, versions, stage.out, now.revision if now else None)
-        stage.begin({"key": key, "versions": versions})
+        states = {file.path: state(plan.index.source, file) for file in plan.index.files}
+        fetched = {file.path: state(now.source, file) for file in now.files} if now else {}
+        _check_unchanged({**stage.begun(), **fetched}, states, stage.out, now.revision if now else None)
+        stage.begin({"key": key, "states": states})
         self._survey.reader.marks.update(stage.marks())
         with closing(self._pool(now)) as pool:
-            pending = [span for span in plan.spans if not self._is_done(span)]
+            pending = [span for span in plan.spans if not self._is_done(span) and not self._is_taken_over(span, pool)]
             self._rows = plan.rows or 0
             self._rows -= sum(count(span.runs) for span in pending)
             self._admit(pending)
@@ -169,15 +178,36 @@ class _Fetch:
         """What lies here of this state of the source."""
         out = self._stage.out
         shards = [out / shard.path for shard in (now.shards if now else ()) if _verifies(out, shard)]
-        versions = {file.path: file.version for file in self._plan.index.files}
+        states = {file.path: state(self._plan.index.source, file) for file in self._plan.index.files}
         for folder, plan in self._stage.left():
-            before = plan.get("versions")
-            if isinstance(before, dict) and all(versions.get(path, its) == its for path, its in before.items()):
+            before = plan.get("states")
+            if isinstance(before, dict) and all(states.get(path, its) == its for path, its in before.items()):
                 shards += sorted(folder.glob("*/*.parquet"))
         return Pool(shards, self._paths, self._survey.schema)
 
     def _is_done(self, span: Span) -> bool:
         return all((self._stage.next / shard.name).is_file() for shard in span.shards)
+
+    def _is_taken_over(self, span: Span, pool: Pool) -> bool:
+        """Shards that lie here with just these rows get a second name: no room, no time."""
+        asked = self._plan.request
+        found = []
+        for shard in span.shards:
+            same = pool.same(rows_of(span.runs, shard.part, asked.split, asked.seed, self._paths))
+            if same is None:
+                return False
+            found.append((same, self._stage.next / shard.name))
+        try:
+            for same, name in found:
+                name.parent.mkdir(parents=True, exist_ok=True)
+                if not name.exists():
+                    os.link(same, name)
+                durable.sync_folder(name.parent)
+        except OSError as error:
+            if error.errno in durable.FULL:
+                raise
+            return False  # a file system without links: they are written anew
+        return True
 
     def _admit(self, pending: Sequence[Span]) -> None:
         """Refuse before a row travels what is known not to fit."""
@@ -192,10 +222,20 @@ class _Fetch:
         free, needed = free_bytes(self._stage.out, self._plan.request), self._plan.index.probe.stored
         if free is not None and count(span.runs) * needed > free:
             raise self._no_room(f"{show_bytes(free)} may be written there now")
+
+    def _check_bound(self) -> None:
+        """How many rows the bound holds was an estimate too."""
         most = self._plan.request.max_bytes
+        if most is None:
+            return
         written = sum(path.stat().st_size for path in self._stage.next.glob("*/*.parquet"))
-        if most is not None and written > most:
-            raise self._no_room(f"{self._rows:,} rows take {show_bytes(written)}, more than max_bytes")
+        if written > most:
+            fewer = int(0.98 * self._rows * most / written)
+            raise NoRoom(
+                f"{self._rows:,} of {self._plan.rows:,} rows take {show_bytes(written)}, max_bytes is "
+                f"{show_bytes(most)}",
+                hint=f"about {fewer:,} rows fit (--rows); what is done is kept" if fewer else "allow more",
+            )
 
     def _no_room(self, why: str) -> NoRoom:
         free = free_bytes(self._stage.out, self._plan.request)
@@ -215,6 +255,7 @@ class _Fetch:
                 self._check_room(span)
                 self._span(span, pool, stream, packer)
                 self._rows += count(span.runs)
+                self._check_bound()
                 if self._survey.reader.marks:
                     self._stage.keep_marks(self._survey.reader.marks)
                 self._tell(Progress(self._rows, self._plan.rows or 0, self._survey.source.traveled()))
@@ -245,13 +286,8 @@ class _Fetch:
                 writers[shard.part].finish()
                 if writers[shard.part].rows != shard.rows:
                     raise AssertionError(f"{shard} has {writers[shard.part].rows} rows")
-        except OSError as error:
-            if error.errno not in durable.FULL:
-                raise
-            for writer in writers.values():
-                writer.drop()
-            why = explain_full(self._stage.out, error.errno, room(self._stage.out))
-            raise self._no_room(why) from error
+        except pa.ArrowNotImplementedError as error:
+            raise BadInput(f"Parquet cannot hold a column: {error}", hint="leave it out (--columns)") from error
         finally:
             for writer in writers.values():
                 writer.drop()
@@ -328,9 +364,7 @@ def _from_pool(pool: Pool, piece: Piece) -> Iterator[tuple[int, Rows]]:
         at += batch.num_rows
 
 
-def _check_unchanged(
-    before: dict[str, str | None], now: dict[str, str | None], out: Path, revision: str | None
-) -> None:
+def _check_unchanged(before: dict[str, str], now: dict[str, str], out: Path, revision: str | None) -> None:
     old = f", or name the old state: @{revision}" if revision else ""
     for path, its in before.items():
         if path in now and now[path] != its:

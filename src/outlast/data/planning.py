@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from outlast.data.choose import choose
 from outlast.data.cost import Cost, cost
@@ -14,9 +14,6 @@ from outlast.data.request import Request, request
 from outlast.data.spans import Span, cut, span_rows
 from outlast.data.survey import about_rows
 from outlast.host import room
-
-if TYPE_CHECKING:
-    pass
 
 _WORTH_MEASURING = 8 << 20
 _BESIDE = 128 * 1024

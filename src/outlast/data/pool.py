@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 from outlast.data.index import Run
 from outlast.data.shards import held_rows
 
+_WRITER = f"parquet-cpp-arrow version {pa.cpp_version}"
+"""What stands in a shard that this pyarrow wrote."""
+
 
 class Piece(NamedTuple):
     """Rows that follow each other in one place."""
@@ -47,22 +50,26 @@ class Pool:
         self._schema = schema
         self._open: dict[Path, _Opened] = {}
         self._held: dict[int, list[_Held]] = {}
+        self._whole: dict[tuple[tuple[str, int, int], ...], Path] = {}
+        self._paths = paths
         numbers = {path: i for i, path in enumerate(paths)}
-        self.whole: dict[tuple[tuple[str, int, int], ...], Path] = {}
         for shard in shards:
             metadata = _metadata(shard, schema)
             if metadata is None:
                 continue
             runs, at = tuple(held_rows(metadata)), 0
-            if metadata.schema.to_arrow_schema().names == schema.names:
-                self.whole[runs] = shard
+            if metadata.created_by == _WRITER and metadata.schema.to_arrow_schema().equals(schema):
+                self._whole[runs] = shard
             for path, first, stop in runs:
                 if path in numbers:
                     self._held.setdefault(numbers[path], []).append(_Held(first, stop, shard, at))
                 at += stop - first
-        for held in self._held.values():
-            held.sort(key=lambda one: one.first)
+        self._held = {file: _apart(held) for file, held in self._held.items()}
         self._starts = {file: [one.first for one in held] for file, held in self._held.items()}
+
+    def same(self, runs: Sequence[Run]) -> Path | None:
+        """A shard of just these rows, whose bytes are those that a new one would have."""
+        return self._whole.get(tuple((self._paths[run.file], run.first, run.stop) for run in runs))
 
     def pieces(self, runs: Sequence[Run]) -> Iterator[Piece]:
         """Runs cut by where their rows are, in order."""
@@ -94,6 +101,17 @@ class Pool:
         for opened in self._open.values():
             opened.close()
         self._open = {}
+
+
+def _apart(held: list[_Held]) -> list[_Held]:
+    """In order and without overlaps: what two shards hold is taken from one."""
+    found, end = [], 0
+    for one in sorted(held, key=lambda one: (one.first, -one.stop)):
+        first = max(one.first, end)
+        if first < one.stop:
+            found.append(_Held(first, one.stop, one.shard, one.at + first - one.first))
+            end = one.stop
+    return found
 
 
 class _Opened:

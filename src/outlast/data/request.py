@@ -91,7 +91,7 @@ def request(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise BadInput(f"expected a seed from 0 on, got {seed!r}", hint="any whole number below 2^63")
     return Request(
-        rows, _columns(columns), parse_split(split), sample, seed, _size(max_bytes, "max_bytes"),
+        rows, _columns(columns), parse_split(split), sample, seed, _size(max_bytes, "max_bytes") or None,
         _size(keep_free, "keep_free") or 0,
     )  # fmt: skip
 
@@ -108,8 +108,8 @@ def _columns(columns: Sequence[str] | str | None) -> tuple[str, ...] | None:
 
 
 def _size(value: int | str | None, name: str) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value == 0):
-        return value
+    if value is None:
+        return None
     if isinstance(value, str):
         return parse_bytes(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outlast.data.manifest import NAME as MANIFEST
+from outlast.data.stage import OWN
 from outlast.errors import BadInput
 
 _SUFFIX = ".parquet"
-MANIFEST = "manifest.json"
 _OPEN_FILES = 32
 _MAPPED_BYTES = 128 << 20
 """Decoded bytes after which the files are mapped anew, so that what was read of them does not count as ours for ever.
@@ -61,6 +62,7 @@ def find(path: str | os.PathLike[str], split: str) -> tuple[Path, ...]:
         # What a fetch has put there since, and not said yet, is not the set's; what it said must be there.
         below = tuple(place / name for name in told if name.startswith(f"{split}/"))
         _all_there(below)
+        _is_one_set(place, below, [told[str(file.relative_to(place))][0] for file in below])
     if below:
         return below
     here = _parquet_in(place)
@@ -97,6 +99,18 @@ def _all_there(files: Sequence[Path]) -> None:
             f"{gone[0]} is in the manifest and not in the folder",
             hint="fetch again: what is there stays",
         )
+
+
+def _is_one_set(place: Path, files: Sequence[Path], sizes: Sequence[int]) -> None:
+    """A fetch that is killed as it puts its shards in place leaves parts of two sets, under names that both have."""
+    if os.path.isfile(place / OWN / "next" / MANIFEST):
+        raise BadInput(
+            f"{place} is between two sets: a fetch was cut short in its last step",
+            hint="the same outlast data fetch again finishes it",
+        )
+    other = [file for file, size in zip(files, sizes, strict=True) if file.stat().st_size != size]
+    if other:
+        raise BadInput(f"{other[0]} is not the one of the manifest", hint="fetch again: it is made anew")
 
 
 def _only_train(found: tuple[Path, ...], place: Path, split: str) -> tuple[Path, ...]:
@@ -190,6 +204,7 @@ class Groups:
     def __init__(self, shards: Sequence[Shard], columns: Sequence[str], kept: int) -> None:
         self.columns = tuple(columns)
         self._places = [(shard.path, group, size) for shard in shards for group, size in enumerate(shard.group_bytes)]
+        self._bytes = {shard.path: shard.file_bytes for shard in shards}
         self._kept = kept
         self._forget()
 
@@ -201,7 +216,7 @@ class Groups:
         self._files: OrderedDict[Path, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"columns": self.columns, "_places": self._places, "_kept": self._kept}
+        return {"columns": self.columns, "_places": self._places, "_bytes": self._bytes, "_kept": self._kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -250,6 +265,8 @@ class Groups:
             return self._files[path]
         while len(self._files) >= _OPEN_FILES:
             self._files.popitem(last=False)[1].close()
+        if path.stat().st_size != self._bytes[path]:
+            raise BadInput(f"{path} changed since it was opened", hint="open it again: its rows are others now")
         self._files[path] = parquet.ParquetFile(path, memory_map=True)
         return self._files[path]
 

@@ -127,7 +127,9 @@ def _value_bytes(array: Any) -> Any:
     if isinstance(array, pa.ExtensionArray):
         return _value_bytes(array.storage)
     if _is_text(kind):
-        lengths = pc.fill_null(pc.binary_length(array), 0)
+        # Of views there are no lengths to be had.
+        plain = array.cast(pa.large_binary()) if str(kind).endswith("_view") else array
+        lengths = pc.fill_null(pc.binary_length(plain), 0)
         return np.asarray(lengths, dtype=np.int64)
     if pa.types.is_struct(kind):
         return sum((_value_bytes(field) for field in array.flatten()), np.zeros(len(array), np.int64))
@@ -136,9 +138,9 @@ def _value_bytes(array: Any) -> Any:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _of_lists(array, array.values)
     if pa.types.is_fixed_size_list(kind):
-        inner = array.flatten()
-        width = len(inner) // max(len(array), 1)
-        return np.full(len(array), width * 8, np.int64)
+        width = kind.list_size
+        inner = _value_bytes(array.values.slice(array.offset * width, len(array) * width))
+        return inner.reshape(len(array), width).sum(axis=1) * np.asarray(array.is_valid())
     return np.full(len(array), 8, np.int64)
 
 

@@ -53,6 +53,7 @@ class Stage:
             BadInput: something else lies there.
         """
         self._check_ours()
+        made = not self.out.exists()
         self.own.mkdir(parents=True, exist_ok=True)
         with durable.locked(self.own / "lock", wait=False) as is_ours:
             if not is_ours:
@@ -63,17 +64,22 @@ class Stage:
             try:
                 yield
             finally:
-                self._tidy()
+                self._tidy(made)
 
-    def _tidy(self) -> None:
-        """Take back what was made for nothing: a fetch that did not come to its first shard leaves nothing behind."""
+    def _tidy(self, made: bool) -> None:
+        """Take back what was made for nothing: a fetch that did not come to its first shard leaves nothing behind.
+
+        Args:
+            made: the folder itself is of this fetch; otherwise it stays, empty as it was.
+        """
         with suppress(OSError):
             if self.next.is_dir() and not any(self.next.glob("*/*.parquet")):
                 durable.remove_tree(self.next)
             if {path.name for path in self.own.iterdir()} == {"lock"} and not (self.out / NAME).exists():
                 (self.own / "lock").unlink()
                 self.own.rmdir()
-                self.out.rmdir()
+                if made:
+                    self.out.rmdir()
 
     def _check_ours(self) -> None:
         if os.path.islink(self.own) or (self.out.exists() and not self.out.is_dir()):
@@ -123,9 +129,9 @@ class Stage:
         for part in self.next.glob("part*"):
             part.unlink()
 
-    def begun(self) -> dict[str, str | None]:
-        """Versions of the files that the fetch under way was begun from; empty where none is."""
-        found = _read(self.next / "plan.json").get("versions")
+    def begun(self) -> dict[str, str]:
+        """States of the files that the fetch under way was begun from; empty where none is."""
+        found = _read(self.next / "plan.json").get("states")
         return found if isinstance(found, dict) else {}
 
     def _free_number(self) -> int:
@@ -183,7 +189,8 @@ class Stage:
     def _empty_past(self) -> None:
         """What was readable before, and what rows were taken from, goes once the new subset stands."""
         if self.past.exists():
-            for folder in (self.past, self.next, *self.own.glob("left-*")):
+            # The past last: what else is there is known by it to be in vain, after a kill too.
+            for folder in (*self.own.glob("left-*"), self.next, self.past):
                 if folder.exists():
                     durable.remove_tree(folder)
 

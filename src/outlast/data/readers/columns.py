@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import pyarrow as pa
 from outlast.errors import BadInput
 
 
-def typed(values: Sequence[dict[str, Any]], names: Sequence[str], is_typed: bool, path: str) -> Any:
+def typed(
+    values: Sequence[dict[str, Any]], names: Sequence[str], is_typed: bool, path: str, wanted: Sequence[str] | None
+) -> Any:
     """The schema of rows.
 
     Args:
@@ -18,37 +21,46 @@ def typed(values: Sequence[dict[str, Any]], names: Sequence[str], is_typed: bool
         names: in their order; empty where each row names its own.
         is_typed: values have types (JSON); otherwise they are texts, of which numbers are recognised.
         path: for the error.
+        wanted: the columns whose types matter; None for all. Those of the others are null.
 
     Raises:
-        BadInput: a column has values of several types.
+        BadInput: a column has values of several types, or some that Parquet cannot hold.
     """
     order = list(names) or list(dict.fromkeys(name for value in values for name in value))
     fields = []
     for name in order:
+        if wanted is not None and name not in wanted:
+            fields.append(pa.field(name, pa.null()))
+            continue
         column = [value.get(name) for value in values]
         kind = _inferred(column, name, path) if is_typed else _recognised(column)
         # All empty so far: text is what most columns turn out to be.
-        fields.append(pa.field(name, _without_nulls(kind)))
+        fields.append(pa.field(name, _without_nulls(kind, name, path)))
     return pa.schema(fields)
 
 
 def _inferred(column: list[Any], name: str, path: str) -> Any:
     try:
         return pa.array(column).type
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise BadInput(
-            f"{path}, column {name!r} has values of several types: {error}",
+            f"{path}, column {name!r} has values of several types, or such as no type holds: {error}",
             hint="leave it out (--columns), or write it as text",
         ) from None
 
 
-def _without_nulls(kind: Any) -> Any:
+def _without_nulls(kind: Any, name: str, path: str) -> Any:
     if pa.types.is_null(kind):
         return pa.string()
     if pa.types.is_list(kind):
-        return pa.list_(_without_nulls(kind.value_type))
+        return pa.list_(_without_nulls(kind.value_type, name, path))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, _without_nulls(field.type)) for field in kind])
+        if not kind.num_fields:
+            raise BadInput(
+                f"{path}, column {name!r} has only empty objects in the first part, which Parquet cannot hold",
+                hint="leave it out (--columns), or write it as text",
+            )
+        return pa.struct([pa.field(field.name, _without_nulls(field.type, name, path)) for field in kind])
     return kind
 
 
@@ -65,23 +77,49 @@ def _can(read: Callable[[str], Any], value: str) -> bool:
         read(value)
     except ValueError:
         return False
-    # 007 and 1_000 are texts: the number would be written otherwise.
-    return (
-        value == value.strip()
-        and "_" not in value
-        and not (value.lstrip("-")[:1] == "0" and value.lstrip("-")[1:2].isdigit())
-    )
+    return True
+
+
+# 007, +49 and 1_000 are texts, in the first part and behind it: the number would be written otherwise.
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_DOUBLE = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-?inf(?:inity)?|nan", re.I)
 
 
 def _integer(value: str) -> int:
+    if not _INTEGER.fullmatch(value):
+        raise ValueError("it is no whole number, or is written otherwise")
     found = int(value)
     if not -(2**63) <= found < 2**63:
-        raise ValueError(value)
+        raise ValueError("it is too large")
     return found
 
 
-_READ: dict[str, Callable[[str], Any]] = {"int64": _integer, "double": float}
+def _double(value: str) -> float:
+    if not _DOUBLE.fullmatch(value):
+        raise ValueError("it is no number, or is written otherwise")
+    found = float(value)
+    if _INTEGER.fullmatch(value) and found != int(value):
+        raise ValueError("a double does not hold all of its digits")
+    return found
+
+
+_READ: dict[str, Callable[[str], Any]] = {"int64": _integer, "double": _double}
 _KINDS = {"int64": pa.int64(), "double": pa.float64()}
+
+
+def check_known(value: dict[str, Any], names: frozenset[str], path: str, row: int) -> None:
+    """Where all columns are taken, none may be lost that the first part does not have.
+
+    Raises:
+        BadInput: a row has one.
+    """
+    if not value.keys() <= names:
+        for name in value:
+            if name not in names and value[name] is not None:
+                raise BadInput(
+                    f"{path}, row {row:,} has a column {name!r} that the first part does not have",
+                    hint="say which columns are wanted (--columns), or write it in all rows",
+                )
 
 
 def to_batch(values: Sequence[dict[str, Any]], schema: Any, path: str, first: int, is_typed: bool) -> Any:

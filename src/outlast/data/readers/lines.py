@@ -17,7 +17,7 @@ from outlast.data.footers import chosen_schema
 from outlast.data.formats import FORMATS, form_of
 from outlast.data.index import FileIndex, Probe, Run
 from outlast.data.readers import records
-from outlast.data.readers.columns import to_batch, typed
+from outlast.data.readers.columns import check_known, to_batch, typed
 from outlast.data.readers.interface import Look, Rows, ShorterFile
 from outlast.data.readers.packing import Packed, unpacked
 from outlast.data.readers.records import Record
@@ -37,10 +37,12 @@ class LinesReader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._names: dict[str, list[str]] = {}
+        self._takes_all = True
         self.marks: dict[str, list[tuple[int, int]]] = {}
 
     def look(self, path: str, columns: Sequence[str] | None) -> Look:
         """A file by its first part; a small one is read whole, so that its rows are counted."""
+        self._takes_all = columns is None
         file = self._source.look(path, "head")
         limit = _PROBE_BYTES[self._source.is_remote]
         packed = Packed(self._source, file, expected=limit)
@@ -59,7 +61,7 @@ class LinesReader:
             index = index.counted(len(values))
         if not values:
             return Look(index, None, Probe(0, 0.0, 0.0, 0.0))
-        schema = chosen_schema(typed(values, stream.names, stream.is_typed, path), columns, path)
+        schema = chosen_schema(typed(values, stream.names, stream.is_typed, path, columns), columns, path)
         packed_bytes = packed.given * content / max(stream.unpacked, 1)
         return Look(index, schema, _probe(values, schema, packed_bytes, content, stream.is_typed))
 
@@ -77,12 +79,16 @@ class LinesReader:
         with closing(packed):
             stream = _Stream(self, known, packed, row)
             pending: list[tuple[int, dict[str, Any]]] = []
+            names = frozenset(schema.names)
             held = i = end = 0
             for record in stream:
                 while runs[i].stop <= stream.row:
                     i += 1
                 if runs[i].first <= stream.row:
-                    pending.append((stream.row, stream.parse(record)))
+                    value = stream.parse(record)
+                    if self._takes_all:
+                        check_known(value, names, file.path, stream.row)
+                    pending.append((stream.row, value))
                     held += record.end - end
                 stream.row += 1
                 end = record.end
@@ -151,7 +157,9 @@ class _Stream:
         self.is_typed = _KINDS[form.kind].is_typed
         self.unpacked = 0
         pieces = self._counted(unpacked(packed, form.packing, file.path))
-        more = {"delimiter": "\t" if ".tsv" in file.path.lower() else ","} if form.kind == "csv" else {}
+        more = (
+            {"delimiter": "\t" if (form_of(file.path) or "").startswith("tsv") else ","} if form.kind == "csv" else {}
+        )
         self._records = _KINDS[form.kind].split(
             records.without_mark(pieces) if row == 0 else pieces, file.path, lambda: self.row, **more
         )

@@ -127,14 +127,21 @@ def check_same(found: Any, wanted: Any, path: str) -> None:
         raise differs(found, wanted, path)
 
 
+def _words(field: Any) -> str:
+    if field is None:
+        return "missing"
+    return str(field.type) + ("" if field.nullable else " not null")
+
+
 def differs(found: Any, wanted: Any, path: str) -> BadInput:
-    """The error for a file whose columns are of other types than those of the first one."""
+    """The error for a file whose columns are not those of the first one."""
+    there, first = ({name: schema.field(name) for name in schema.names} for schema in (found, wanted))
     other = [
-        f"{name} is {found.field(name).type} there, {wanted.field(name).type} in the first file"
-        for name in wanted.names
-        if not found.field(name).equals(wanted.field(name))
+        f"{name} is {_words(there.get(name))} there, {_words(first.get(name))} in the first file"
+        for name in {**first, **there}
+        if name not in there or name not in first or not there[name].equals(first[name])
     ]
     return BadInput(
-        f"{path} has other types than the files before: {'; '.join(other)}",
+        f"{path} has other columns than the files before: {'; '.join(other) or 'the same in another order'}",
         hint="choose columns that are alike in all files (--columns), or files with a pattern",
     )

@@ -23,13 +23,14 @@ class Record(NamedTuple):
     """Bytes of the content up to its end."""
 
 
-def lines(pieces: Iterator[bytes], path: str, row: Callable[[], int]) -> Iterator[Record]:
-    """Lines without their ends.
+def lines(pieces: Iterator[bytes], path: str, row: Callable[[], int], with_ends: bool = False) -> Iterator[Record]:
+    """Lines.
 
     Args:
         pieces: the content.
         path: for the error.
         row: which row comes next, for the error.
+        with_ends: leave the lines their ends.
 
     Raises:
         BadInput: a line of more than `ROW_LIMIT` bytes.
@@ -42,7 +43,7 @@ def lines(pieces: Iterator[bytes], path: str, row: Callable[[], int]) -> Iterato
             line = b"".join((*held, part)) if held else part
             held, size = [], 0
             end += len(line) + 1
-            yield Record(line[:-1] if line.endswith(b"\r") else line, end)
+            yield Record(line + b"\n" if with_ends else line.removesuffix(b"\r"), end)
         if parts[-1]:
             held.append(parts[-1])
             size += len(parts[-1])
@@ -73,9 +74,9 @@ def csv_records(pieces: Iterator[bytes], path: str, row: Callable[[], int], deli
 
     def texts() -> Iterator[str]:
         nonlocal end
-        for record in lines(pieces, path, row):
+        for record in lines(pieces, path, row, with_ends=True):  # those within quotes are content
             end = record.end
-            yield text(record.value, path, row()) + "\n"
+            yield text(record.value, path, row())
 
     csv.field_size_limit(max(csv.field_size_limit(), ROW_LIMIT))
     try:

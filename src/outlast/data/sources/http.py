@@ -45,7 +45,7 @@ class HttpSource:
         if not parts.hostname:
             raise BadInput(f"expected an address with a host, got {text!r}", hint="https://host/folder/file.parquet")
         self._patience = patience or Patience()
-        self.name = bare(parts)
+        self.name = bare(parts).partition("?")[0]  # what stands behind it may be a signature
         self._web = Web(_login(parts))
         self._ranged = Ranged(self._web, self._patience)
         plain = bare(parts)
@@ -57,6 +57,11 @@ class HttpSource:
             urls = [plain]
         self._base = plain[: plain.rindex("/") + 1] if len(urls) == 1 else _common(urls)
         self._urls = {unquote(url[len(self._base) :].partition("?")[0]): url for url in urls}
+        if len(self._urls) < len(set(urls)):
+            raise BadInput(
+                f"{plain} stands for {len(set(urls))} addresses and {len(self._urls)} names of files",
+                hint="addresses that differ behind the ? only are one file: fetch them one by one",
+            )
         chosen = choose_files(list(self._urls), plain)
         self._paths, self.notes = chosen.paths, chosen.notes
 

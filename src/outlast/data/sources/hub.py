@@ -26,6 +26,7 @@ from outlast.data.formats import FORMATS, form_of
 from outlast.data.sources.http import Ranged
 from outlast.data.sources.interface import SourceFile
 from outlast.data.sources.listing import below
+from outlast.data.sources.local import changed
 from outlast.data.sources.patience import Passing, Patience, asked_wait
 from outlast.data.sources.web import Web
 from outlast.errors import BadInput
@@ -112,7 +113,10 @@ class HubSource:
         if here is not None:
             with Path(here).open("rb") as opened:
                 opened.seek(start)
-                return opened.read(stop - start)
+                found = opened.read(stop - start)
+            if len(found) == stop - start:
+                return found
+            raise changed(here, f"it ends at byte {start + len(found):,}, not {stop:,}")
         url = hf_hub_url(self._id, file.path, repo_type="dataset", revision=self.revision)
         # Not compared by ETag: behind the hub other servers give the bytes. The commit in the address says which.
         return self._ranged.read(url, file, start, stop, check=False)

@@ -43,7 +43,8 @@ class LocalSource:
             raise BadInput(f"there is no file or folder {path}", hint="a path, https://, s3://, gs://, az:// or hf://")
         self._root = self._root.resolve()
         self.name = str(path.parent.resolve() / path.name) if path.name not in ("", "..") else str(path.resolve())
-        chosen = choose_files([_name(Path(file), self._root) for file in found], str(path))
+        # Once each: a pattern may come to a file by several ways.
+        chosen = choose_files(list(dict.fromkeys(_name(Path(file), self._root) for file in found)), str(path))
         self._paths, self.notes = chosen.paths, chosen.notes
 
     def paths(self) -> tuple[str, ...]:
