@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outlast import data
+from outlast import Run, data
 from outlast.data.loader import Loader
 from outlast.data.order import Order
 from outlast.errors import BadInput
@@ -185,3 +185,22 @@ def test_the_iterable_form_gives_the_loaders_batches(rows: data.Rows, workers: i
         streamed = torch.utils.data.DataLoader(stream, batch_size=8, num_workers=workers)
         found = [batch["id"].tolist() for batch in streamed]
         assert found == ids(loader) and len(stream) == sum(map(len, found))
+
+
+@pytest.mark.parametrize(("before", "steps", "after"), [(1, 8, 2), (2, 8, 1), (2, 3, 1), (2, 8, 2)])
+def test_a_run_goes_on_with_the_very_next_row_on_another_number_of_ranks(
+    tmp_path: Path, before: int, steps: int, after: int
+) -> None:
+    rows = data.open(make_rows(tmp_path / "rows", 160), columns=["id"], shuffle=True)
+    model = torch.nn.Linear(1, 1)
+    run = Run(tmp_path / "run", model=model)
+    for _ in islice(run.steps(rows.loader(10, rank=0, world=before)), steps):
+        pass
+    run.checkpoint(now=True)
+    seen = [
+        batch["id"].tolist()
+        for batch in Run(tmp_path / "run", model=model).steps(rows.loader(10, rank=0, world=after), epochs=2)
+    ]
+    epochs = [[row["id"] for row in rows.epoch(number)] for number in (0, 1)]
+    starts = [*range(10 * before * steps, 160, 10 * after)], [*range(0, 160, 10 * after)]
+    assert seen == [flat[at : at + 10] for flat, places in zip(epochs, starts, strict=True) for at in places]

@@ -73,11 +73,9 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(position.epoch)  # type: ignore[attr-defined]
     goes_on = resumed and position.loader_state is not None and keeps_position(loader)
-    if goes_on and position.batches == _length(loader):
-        return iter(())  # with such a position, some begin the next epoch by themselves
-    if goes_on:
-        loader.load_state_dict(position.loader_state)  # type: ignore[attr-defined]
-    elif keeps_position(loader) and hasattr(loader, "set_epoch"):
+    if goes_on and not _takes_up(loader, position):
+        return iter(())
+    if not goes_on and keeps_position(loader) and hasattr(loader, "set_epoch"):
         loader.set_epoch(position.epoch)
     generators = loader_generators(loader)
     if resumed and position.global_start:
@@ -91,6 +89,20 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     for _ in range(0 if goes_on else position.batches):
         _pass_over(batches)
     return batches
+
+
+def _takes_up(loader: Any, position: Position) -> bool:
+    """Give a loader its position back; False when nothing was left of that epoch: it stands at the next one then."""
+    from outlast.data import Loader
+
+    if not isinstance(loader, Loader):
+        if position.batches == _length(loader):
+            return False
+        loader.load_state_dict(position.loader_state)
+        return True
+    # Its rows tell: with another number of ranks an epoch has another number of batches.
+    loader.load_state_dict(position.loader_state)
+    return loader.epoch == position.epoch
 
 
 def _length(loader: Any) -> int | None:
