@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -411,3 +412,11 @@ def test_a_file_that_is_no_tokenizer_is_said(rows: data.Rows, cache: Path, tmp_p
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BadInput, match="tokenizer.json is no tokenizer"):
         data.blocks(rows, tmp_path / "tokenizer.json", length=8, cache=cache)
+
+
+def test_two_files_of_one_folder_are_two_sources(tmp_path: Path, tokenizer: Tokenizer, cache: Path) -> None:
+    folder = make_rows(tmp_path / "both", 80) / "train"
+    train = data.blocks(data.open(folder / "part-00000.parquet"), tokenizer, length=16, cache=cache).folder
+    gc.collect()  # nobody reads it any more
+    held_out = data.blocks(data.open(folder / "part-00001.parquet"), tokenizer, length=16, cache=cache).folder
+    assert train.is_dir() and held_out.is_dir() and train != held_out

@@ -16,7 +16,7 @@ from outlast import Run, data
 from outlast.data.loader import Loader
 from outlast.data.order import Order
 from outlast.errors import BadInput
-from tests.data.parquets import make_rows
+from tests.data.parquets import make_rows, write
 
 
 class Numbers:
@@ -204,3 +204,15 @@ def test_a_run_goes_on_with_the_very_next_row_on_another_number_of_ranks(
     epochs = [[row["id"] for row in rows.epoch(number)] for number in (0, 1)]
     starts = [*range(10 * before * steps, 160, 10 * after)], [*range(0, 160, 10 * after)]
     assert seen == [flat[at : at + 10] for flat, places in zip(epochs, starts, strict=True) for at in places]
+
+
+def test_a_position_in_other_files_with_as_many_rows_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = data.open(make_rows(tmp_path / "a", 40)).loader(8).state_dict()
+    data.open(tmp_path / "a").loader(8).load_state_dict(state)
+    assert not capsys.readouterr().err
+    other = make_rows(tmp_path / "b", 40)
+    write(other / "train/part-00000.parquet", range(1000, 1040), 10)
+    data.open(other).loader(8).load_state_dict(state)
+    assert "come from other files than those of the checkpoint" in capsys.readouterr().err

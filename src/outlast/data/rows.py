@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from bisect import bisect_right
@@ -141,6 +142,12 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         from outlast.data.stream import Stream
 
         return Stream(self, batch_size, **options)
+
+    @property
+    def content(self) -> str:
+        """What tells these files from others with as many rows: their sizes."""
+        sizes = [(file.file_bytes, file.column_bytes) for file in self.files]
+        return hashlib.blake2b(repr(sizes).encode(), digest_size=8).hexdigest()
 
     @property
     def path(self) -> Path:
