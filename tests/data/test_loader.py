@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from outlast import Run, data
 from outlast.data.loader import Loader
@@ -216,3 +217,21 @@ def test_a_position_in_other_files_with_as_many_rows_is_told(
     write(other / "train/part-00000.parquet", range(1000, 1040), 10)
     data.open(other).loader(8).load_state_dict(state)
     assert "come from other files than those of the checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("form", ["rows", "stream"])
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
+def test_in_a_plain_dataloader_each_epoch_has_its_order_and_a_run_goes_on_in_it(
+    rows: data.Rows, tmp_path: Path, form: str, workers: dict[str, Any]
+) -> None:
+    def loader() -> Any:
+        again = rows.epoch(0)
+        return DataLoader(again if form == "rows" else again.stream(8), batch_size=8, **workers)
+
+    model = torch.nn.Linear(1, 1)
+    run = Run(tmp_path / "run", model=model)
+    seen = [batch["id"].tolist() for batch in islice(run.steps(loader(), epochs=2), 30)]
+    run.checkpoint(now=True)
+    seen += [batch["id"].tolist() for batch in Run(tmp_path / "run", model=model).steps(loader(), epochs=2)]
+    assert seen == expected(rows, 0) + expected(rows, 1)

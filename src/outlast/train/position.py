@@ -72,6 +72,7 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     """
     if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(position.epoch)  # type: ignore[attr-defined]
+    _show_epoch(getattr(loader, "dataset", None), position.epoch)
     goes_on = resumed and position.loader_state is not None and keeps_position(loader)
     if goes_on and not _takes_up(loader, position):
         return iter(())
@@ -89,6 +90,14 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     for _ in range(0 if goes_on else position.batches):
         _pass_over(batches)
     return batches
+
+
+def _show_epoch(dataset: Any, epoch: int) -> None:
+    """Rows of `outlast.data` in somebody's DataLoader have another order each epoch, as their own loader gives it."""
+    from outlast.data import Rows, Stream
+
+    if isinstance(dataset, Rows | Stream):
+        dataset.set_epoch(epoch)
 
 
 def _takes_up(loader: Any, position: Position) -> bool:
@@ -117,7 +126,11 @@ def _pass_over(batches: Iterator[Any]) -> None:
     """Go on by one batch; where the data is indexed and loaded in this process, without loading it."""
     next_index = getattr(batches, "_next_index", None)
     is_here = getattr(batches, "_num_workers", None) == 0
-    is_indexed = "Iterable" not in str(getattr(batches, "_dataset_kind", "Iterable"))
+    from torch.utils.data import IterableDataset
+
+    # An iterable is where its own iterator is: an index that is passed over would leave it at its beginning.
+    dataset = getattr(batches, "_dataset", None)
+    is_indexed = dataset is not None and not isinstance(dataset, IterableDataset)
     if next_index is not None and is_here and is_indexed:
         next_index()
     else:
