@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -411,3 +412,29 @@ def test_a_file_that_is_no_tokenizer_is_said(rows: data.Rows, cache: Path, tmp_p
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BadInput, match="tokenizer.json is no tokenizer"):
         data.blocks(rows, tmp_path / "tokenizer.json", length=8, cache=cache)
+
+
+def test_two_files_of_one_folder_are_two_sources(tmp_path: Path, tokenizer: Tokenizer, cache: Path) -> None:
+    folder = make_rows(tmp_path / "both", 80) / "train"
+    train = data.blocks(data.open(folder / "part-00000.parquet"), tokenizer, length=16, cache=cache).folder
+    gc.collect()  # nobody reads it any more
+    held_out = data.blocks(data.open(folder / "part-00001.parquet"), tokenizer, length=16, cache=cache).folder
+    assert train.is_dir() and held_out.is_dir() and train != held_out
+
+
+def test_a_tokenizer_with_dropout_gives_the_same_bytes_too(
+    rows: data.Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = Tokenizer(models.BPE(unk_token="<s>", dropout=0.5))
+    drawing.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(vocab_size=99, special_tokens=["<s>", "</s>"])
+    drawing.train_from_iterator((row["text"] for row in rows), trainer)
+    sets = [data.blocks(rows, drawing, length=16, cache=tmp_path / name) for name in ("one", "two")]
+    assert torch.equal(torch.stack(list(sets[0])), torch.stack(list(sets[1])))
+    assert "dropout is off for blocks" in capsys.readouterr().err
+    assert drawing.model.dropout == 0.5
+
+
+def test_a_text_that_is_no_unicode_is_named(tokenizer: Tokenizer, cache: Path) -> None:
+    with pytest.raises(BadInput, match="half of a surrogate pair.*ud800"):
+        data.blocks(["a", "b \ud800"], tokenizer, length=16, cache=cache)

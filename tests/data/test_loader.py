@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from outlast import data
+from outlast import Run, data
 from outlast.data.loader import Loader
 from outlast.data.order import Order
 from outlast.errors import BadInput
-from tests.data.parquets import make_rows
+from tests.data.parquets import make_rows, write
 
 
 class Numbers:
@@ -185,3 +186,52 @@ def test_the_iterable_form_gives_the_loaders_batches(rows: data.Rows, workers: i
         streamed = torch.utils.data.DataLoader(stream, batch_size=8, num_workers=workers)
         found = [batch["id"].tolist() for batch in streamed]
         assert found == ids(loader) and len(stream) == sum(map(len, found))
+
+
+@pytest.mark.parametrize(("before", "steps", "after"), [(1, 8, 2), (2, 8, 1), (2, 3, 1), (2, 8, 2)])
+def test_a_run_goes_on_with_the_very_next_row_on_another_number_of_ranks(
+    tmp_path: Path, before: int, steps: int, after: int
+) -> None:
+    rows = data.open(make_rows(tmp_path / "rows", 160), columns=["id"], shuffle=True)
+    model = torch.nn.Linear(1, 1)
+    run = Run(tmp_path / "run", model=model)
+    for _ in islice(run.steps(rows.loader(10, rank=0, world=before)), steps):
+        pass
+    run.checkpoint(now=True)
+    seen = [
+        batch["id"].tolist()
+        for batch in Run(tmp_path / "run", model=model).steps(rows.loader(10, rank=0, world=after), epochs=2)
+    ]
+    epochs = [[row["id"] for row in rows.epoch(number)] for number in (0, 1)]
+    starts = [*range(10 * before * steps, 160, 10 * after)], [*range(0, 160, 10 * after)]
+    assert seen == [flat[at : at + 10] for flat, places in zip(epochs, starts, strict=True) for at in places]
+
+
+def test_a_position_in_other_files_with_as_many_rows_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = data.open(make_rows(tmp_path / "a", 40)).loader(8).state_dict()
+    data.open(tmp_path / "a").loader(8).load_state_dict(state)
+    assert not capsys.readouterr().err
+    other = make_rows(tmp_path / "b", 40)
+    write(other / "train/part-00000.parquet", range(1000, 1040), 10)
+    data.open(other).loader(8).load_state_dict(state)
+    assert "come from other files than those of the checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("form", ["rows", "stream"])
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
+def test_in_a_plain_dataloader_each_epoch_has_its_order_and_a_run_goes_on_in_it(
+    rows: data.Rows, tmp_path: Path, form: str, workers: dict[str, Any]
+) -> None:
+    def loader() -> Any:
+        again = rows.epoch(0)
+        return DataLoader(again if form == "rows" else again.stream(8), batch_size=8, **workers)
+
+    model = torch.nn.Linear(1, 1)
+    run = Run(tmp_path / "run", model=model)
+    seen = [batch["id"].tolist() for batch in islice(run.steps(loader(), epochs=2), 30)]
+    run.checkpoint(now=True)
+    seen += [batch["id"].tolist() for batch in Run(tmp_path / "run", model=model).steps(loader(), epochs=2)]
+    assert seen == expected(rows, 0) + expected(rows, 1)

@@ -12,7 +12,7 @@ import pytest
 
 from outlast import data
 from outlast.errors import BadInput
-from tests.data.parquets import make_rows, text_of
+from tests.data.parquets import make_rows, text_of, write
 
 
 def ids(rows: data.Rows) -> list[int]:
@@ -197,3 +197,20 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
         data.open(tmp_path)
     with pytest.raises(IndexError):
         data.open(make_rows(tmp_path, 5))[5]
+
+
+def test_files_that_were_replaced_under_a_reader_are_an_error_and_not_other_rows(tmp_path: Path) -> None:
+    rows = data.open(make_rows(tmp_path, 40))
+    write(tmp_path / "train/part-00000.parquet", range(100, 140), 10)
+    with pytest.raises(BadInput, match="another file than when it was opened"):
+        rows[0]
+
+
+def test_where_names_tell_held_out_files_they_are_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "train-00000-of-00001.parquet", range(5), 5)
+    write(tmp_path / "test-00000-of-00001.parquet", range(5, 9), 5)
+    assert [row["id"] for row in data.open(tmp_path)] == [0, 1, 2, 3, 4]
+    assert "of the 2 Parquet files" in capsys.readouterr().err
+    assert len(data.open(tmp_path / "test-00000-of-00001.parquet")) == 4

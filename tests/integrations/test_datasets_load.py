@@ -149,3 +149,28 @@ def test_a_number_that_the_script_set_wrongly_is_told_and_changes_nothing(
     monkeypatch.setenv(wanted.OWT_VARIABLE, "all")
     assert len(load_dataset(str(tmp_path / "openwebtext"), split="train")) == 100
     assert "OWT_SUBSET_NUM: expected a number of rows" in told(capsys)[0]
+
+
+def test_the_same_words_mean_other_files_in_another_folder_and_on_another_day(
+    load_dataset, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.setenv(wanted.VARIABLE, "data=10;json=10")
+    for project in ("a", "b"):
+        (tmp_path / project / "data").mkdir(parents=True)
+    written = tmp_path / "a/data/train.jsonl"
+    written.write_text('{"text": "old"}\n' * 20)
+    monkeypatch.chdir(tmp_path / "a")
+    assert load_dataset("./data", split="train")[0]["text"] == "old"
+    assert load_dataset("json", data_files={"train": ["data/train.jsonl"]}, split="train")[0]["text"] == "old"
+    written.write_text('{"text": "newer"}\n' * 20)
+    assert load_dataset("json", data_files={"train": ["data/train.jsonl"]}, split="train")[0]["text"] == "newer"
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(FileNotFoundError):  # its own error: never the other project's rows
+        load_dataset("./data", split="train")
+
+
+def test_the_flag_for_loading_scripts_which_means_nothing_any_more_does_not_cost_the_subset(
+    load_dataset, text: str, monkeypatch
+):
+    monkeypatch.setenv(wanted.VARIABLE, "text=60")
+    assert len(load_dataset(text, split="train", trust_remote_code=False)) == 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.data.parquets import make_rows
+from torch.utils.data import DataLoader, IterableDataset
 
 import outlast
 from outlast import data
@@ -69,3 +70,20 @@ def test_a_run_made_longer_between_two_epochs_goes_on_as_one_that_was_never_shor
     straight = lives(tmp_path / "straight", loader, [(3, None)])
     assert lives(tmp_path / "longer", loader, [(1, None), (2, None), (3, None)]) == straight
     assert len(straight) == 24
+
+
+class Counting(IterableDataset):
+    """An iterable of somebody's own: it is where its iterator is."""
+
+    def __iter__(self) -> Iterator[dict[str, int]]:
+        yield from ({"id": number} for number in range(40))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_iterable_data_set_in_a_dataloader_goes_on_with_the_next_batch(tmp_path: Path, workers: int) -> None:
+    def loader() -> Any:
+        return DataLoader(Counting(), batch_size=8, num_workers=workers)
+
+    straight = lives(tmp_path / "straight", loader, [(2, None)])
+    assert straight == [list(range(at, at + 8)) for at in range(0, 40, 8)] * 2
+    assert lives(tmp_path / "killed", loader, [(2, 3), (2, 5), (2, None)]) == straight

@@ -78,11 +78,16 @@ def choose_files(paths: Sequence[str], where: str) -> Chosen:
     kind = next(kind for kind in _ORDER if kind in by_kind)
     notes = [f"{len(there)} {other} files beside are left aside" for other, there in by_kind.items() if other != kind]
     found = sorted(by_kind[kind], key=_natural)
-    training = [path for path in found if _words(path) & _TRAIN]
-    if training and any(_words(path) & _HELD_OUT for path in found):
+    training = training_files(found)
+    if len(training) < len(found):
         notes.append(f"of {len(found)} files the {len(training)} of its train split; name others with a pattern")
-        found = training
-    return Chosen(tuple(found), tuple(notes))
+    return Chosen(tuple(training), tuple(notes))
+
+
+def training_files(paths: Sequence[str]) -> list[str]:
+    """The training files where names tell them from held-out ones; else all."""
+    training = [path for path in paths if _words(path) & _TRAIN]
+    return training if training and any(_words(path) & _HELD_OUT for path in paths) else list(paths)
 
 
 def _words(path: str) -> set[str]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from outlast.checkpoints import say
 from outlast.data.order import Order, Walk
 from outlast.errors import BadInput
 
@@ -180,7 +181,16 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """Where it is, counted by the batches that were given, not by those read ahead; plain data."""
         done = self.rows_done + self._given * self.batch_size * self.world
-        return {"epoch": self.epoch, "rows": min(done, self.data.order.rows), "order": fingerprint(self.data.order)}
+        order = self.data.order
+        return {
+            "epoch": self.epoch,
+            "rows": min(done, order.rows),
+            "order": fingerprint(order),
+            "content": self._content(),
+        }
+
+    def _content(self) -> str | None:
+        return getattr(self.data, "content", None)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on there with the next iteration; where nothing is left of the epoch, that is the next one's.
@@ -193,6 +203,12 @@ class Loader:
             raise BadInput(
                 f"the position is one in the order {state['order']}, this loader's is {ours}",
                 hint="open the same rows with the same shuffle, seed and window; or start a new run for the new data",
+            )
+        if state.get("content") not in (None, self._content()):
+            say(
+                "the rows come from other files than those of the checkpoint, with as many rows: the position holds "
+                "for the same rows alone",
+                "if they are other rows, start a new run; if they were fetched or written again, all is well",
             )
         self.epoch, self.rows_done = int(state["epoch"]), int(state["rows"])
         self._given, self._is_resumed = 0, True

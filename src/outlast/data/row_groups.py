@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outlast.checkpoints import say
+from outlast.data.formats import training_files
 from outlast.data.manifest import NAME as MANIFEST
 from outlast.data.stage import OWN
 from outlast.errors import BadInput
@@ -67,7 +69,7 @@ def find(path: str | os.PathLike[str], split: str) -> tuple[Path, ...]:
         return below
     here = _parquet_in(place)
     if here:
-        return _only_train(here, place, split)
+        return _training(_only_train(here, place, split), place)
     there = [entry.name for entry in sorted(place.iterdir()) if entry.is_dir() and _parquet_in(entry)]
     if there:
         raise BadInput(f"{place} has no split {split!r}; it has: {', '.join(there)}", hint=f"split={there[0]!r}")
@@ -117,6 +119,18 @@ def _only_train(found: tuple[Path, ...], place: Path, split: str) -> tuple[Path,
     if split != "train":
         raise BadInput(f"{place} has no split {split!r}: all of it is 'train'", hint="fetch it with --split 90/10")
     return found
+
+
+def _training(found: tuple[Path, ...], place: Path) -> tuple[Path, ...]:
+    """Where names tell training files from held-out ones, as in a clone from the hub, the training files; said."""
+    training = set(training_files([file.name for file in found]))
+    kept = tuple(file for file in found if file.name in training)
+    if len(kept) < len(found):
+        say(
+            f"of the {len(found)} Parquet files in {place}, the {len(kept)} of the train split are read",
+            "open(FILE) reads one of the others",
+        )
+    return kept
 
 
 def _is_plain_name(split: str) -> bool:
@@ -204,7 +218,7 @@ class Groups:
     def __init__(self, shards: Sequence[Shard], columns: Sequence[str], kept: int) -> None:
         self.columns = tuple(columns)
         self._places = [(shard.path, group, size) for shard in shards for group, size in enumerate(shard.group_bytes)]
-        self._bytes = {shard.path: shard.file_bytes for shard in shards}
+        self._sizes = {shard.path: (shard.file_bytes, len(shard.rows)) for shard in shards}
         self._kept = kept
         self._forget()
 
@@ -216,7 +230,7 @@ class Groups:
         self._files: OrderedDict[Path, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"columns": self.columns, "_places": self._places, "_bytes": self._bytes, "_kept": self._kept}
+        return {"columns": self.columns, "_places": self._places, "_sizes": self._sizes, "_kept": self._kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -247,8 +261,12 @@ class Groups:
                 self._files.popitem()[1].close()
             self._mapped = size
         try:
+            file = self._file(path)
+            # A subset that was fetched anew meanwhile has other rows under the same names.
+            if file.metadata.row_group(group).total_byte_size != size:
+                raise _changed(path)
             # Not pyarrow's threads: in a forked worker there are none, and workers take all cores anyway.
-            table = self._file(path).read_row_group(group, columns=list(self.columns), use_threads=False)
+            table = file.read_row_group(group, columns=list(self.columns), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise BadInput(
                 f"row group {group} of {path} cannot be read: {error}",
@@ -265,10 +283,19 @@ class Groups:
             return self._files[path]
         while len(self._files) >= _OPEN_FILES:
             self._files.popitem(last=False)[1].close()
-        if path.stat().st_size != self._bytes[path]:
-            raise BadInput(f"{path} changed since it was opened", hint="open it again: its rows are others now")
-        self._files[path] = parquet.ParquetFile(path, memory_map=True)
-        return self._files[path]
+        file = parquet.ParquetFile(path, memory_map=True)
+        if (os.stat(path).st_size, file.metadata.num_row_groups) != self._sizes[path]:
+            file.close()
+            raise _changed(path)
+        self._files[path] = file
+        return file
+
+
+def _changed(path: Path) -> BadInput:
+    return BadInput(
+        f"{path} is another file than when it was opened",
+        hint="fetch a larger or newer subset into a folder of its own while one is being read; then open it again",
+    )
 
 
 def _one(column: Any) -> Any:

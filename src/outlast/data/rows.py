@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset, get_worker_info
 
 from outlast.data import row_groups
+from outlast.data.epoch import SharedEpoch
 from outlast.data.order import Order, Walk, width_for
 from outlast.errors import BadInput
 from outlast.host import parse_bytes
@@ -74,14 +77,16 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         self.files, self.columns, self.order = tuple(files), tuple(columns), order
         self._starts = [0, *accumulate(order.groups)]
         self._groups = row_groups.Groups(self.files, self.columns, order.width + 2)
-        self._walk = Walk(order)
+        self._walk, self._epoch = Walk(order), SharedEpoch(order.epoch)
         self._read, self._has_told, self._has_warned = 0, False, False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files, "columns": self.columns, "order": self.order}
+        return {"files": self.files, "columns": self.columns, "order": self.order, "epoch": self._epoch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        epoch = state.pop("epoch")
         self.__init__(**state)  # type: ignore[misc]
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -98,6 +103,7 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
             return self.take(places)
         if not self._has_warned and any(later < earlier for earlier, later in pairwise(places)):
             self._warn()
+        self._follow()
         between = self._walk.between
         return self.take([int(between(place, place + 1)[0]) for place in places])
 
@@ -116,6 +122,7 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         return found
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._follow()
         for batch in self._walk.batches(64, 0, len(self)):
             yield from self.take(batch.tolist())
 
@@ -125,10 +132,14 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         return Rows(self.files, self.columns, Order(order.groups, order.shuffled, order.seed, number, order.width))
 
     def set_epoch(self, number: int) -> None:
-        """Show the order of another epoch: Trainer and Accelerate call it as an epoch begins."""
-        order = self.order
-        self.order = Order(order.groups, order.shuffled, order.seed, number, order.width)
-        self._walk = Walk(self.order)
+        """Show the order of another epoch, in all workers too: `outlast.Run`, Trainer and Accelerate call it."""
+        self._epoch.set(number)
+        self._follow()
+
+    def _follow(self) -> None:
+        if self._epoch.number != self.order.epoch:
+            self.order = replace(self.order, epoch=self._epoch.number)
+            self._walk = Walk(self.order)
 
     def loader(self, batch_size: int, **options: Any) -> Loader:
         """Batches with an exact position; see `outlast.data.Loader` for the options."""
@@ -141,6 +152,12 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
         from outlast.data.stream import Stream
 
         return Stream(self, batch_size, **options)
+
+    @property
+    def content(self) -> str:
+        """What tells these files from others with as many rows: their sizes."""
+        sizes = [(file.file_bytes, file.column_bytes) for file in self.files]
+        return hashlib.blake2b(repr(sizes).encode(), digest_size=8).hexdigest()
 
     @property
     def path(self) -> Path:

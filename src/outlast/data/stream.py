@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from outlast.data.epoch import SharedEpoch
 from outlast.data.loader import Ordered, place_of, share
 from outlast.data.order import Walk
 
@@ -16,7 +17,8 @@ class Stream(IterableDataset[Any]):  # type: ignore[misc]
     """Rows one by one, in the epoch's order: ``DataLoader(stream, batch_size=B, num_workers=N)``.
 
     Each worker gives the rows of every N-th batch, so that the batches and their order do not depend on N; therefore
-    it must know the batch size. Shuffled, each epoch has its order: call `set_epoch`, as Trainer and Lightning do.
+    it must know the batch size. Shuffled, each epoch has its order: call `set_epoch`, as `outlast.Run`, Trainer and
+    Lightning do.
 
     Args:
         data: `Rows` or `Blocks`.
@@ -29,11 +31,11 @@ class Stream(IterableDataset[Any]):  # type: ignore[misc]
     def __init__(self, data: Ordered, batch_size: int, *, rank: int | None = None, world: int | None = None) -> None:
         self.data, self.batch_size = data, batch_size
         self.rank, self.world = place_of(rank, world)
-        self.epoch = 0
+        self._epoch = SharedEpoch()
 
     def set_epoch(self, number: int) -> None:
         """The epoch whose order the next iteration has."""
-        self.epoch = number
+        self._epoch.set(number)
 
     def __len__(self) -> int:
         rows, whole = self.data.order.rows, self.data.order.rows // (self.batch_size * self.world)
@@ -44,7 +46,7 @@ class Stream(IterableDataset[Any]):  # type: ignore[misc]
         worker = get_worker_info()
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
         rows, step = self.data.order.rows, self.batch_size * self.world
-        walk = Walk(replace(self.data.order, epoch=self.epoch))
+        walk = Walk(replace(self.data.order, epoch=self._epoch.number))
         starts = range(self.rank * self.batch_size, rows // step * step, step)
         places = [(start, start + self.batch_size) for start in starts[first::every]]
         if len(starts) % every == first:

@@ -51,7 +51,10 @@ class RowTexts:
         if not (types.is_string(kind) or types.is_large_string(kind)):
             raise BadInput(f"the column {column!r} is {kind}; expected text", hint="column=... says which to tokenise")
         self.files, self.column = files, column
-        self.name = str(files[0].path.parent.resolve())
+        # One file of several is a source of its own: train.parquet is no older form of test.parquet beside it.
+        folder, one = files[0].path.parent.resolve(), files[0].path.name
+        is_one_of_several = len(files) == 1 and any(file.name != one for file in folder.glob("*.parquet"))
+        self.name = str(folder / one if is_one_of_several else folder)
         self.size_bytes: int | None = sum(dict(file.column_bytes).get(column, 0) for file in files)
 
     def identity(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from outlast.checkpoints import say
 from outlast.errors import BadInput
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -66,6 +67,10 @@ class Encoder:
         self._core = Tokenizer.from_str(named.core.to_str())
         self._core.no_truncation()
         self._core.no_padding()
+        if getattr(self._core.model, "dropout", None):
+            # Drawn anew each time: not the same bytes twice, and no going on after a kill.
+            self._core.model.dropout = None
+            say("the tokenizer's BPE dropout is off for blocks, which are made once", "tokenise in the loop to have it")
         self._vocabulary = self._core.get_vocab(with_added_tokens=True)
         found = _special(named, self._vocabulary)
         self.eos = self._number(eos, found[1], "eos")
@@ -77,7 +82,16 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[Any]:
         """An encoding of each text, whose ``ids`` are its tokens; on all cores unless TOKENIZERS_PARALLELISM=false."""
-        found: list[Any] = self._core.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            found: list[Any] = self._core.encode_batch_fast(texts, add_special_tokens=False)
+        except TypeError:
+            odd = next((text for text in texts if not _is_unicode(text)), None)
+            if odd is None:
+                raise
+            raise BadInput(
+                f"a text holds half of a surrogate pair, which no tokenizer takes: {ascii(odd)[:80]}",
+                hint='clean it: text.encode("utf-8", "replace").decode()',
+            ) from None
         return found
 
     def _number(self, given: str | int | None, found: int | None, name: str) -> int:
@@ -96,6 +110,14 @@ class Encoder:
         if not 0 <= number < 1 << 32:
             raise BadInput(f"{name} is {number}", hint="a token's number is from 0 up")
         return int(number)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.cache

@@ -72,12 +72,11 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     """
     if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(position.epoch)  # type: ignore[attr-defined]
+    _show_epoch(getattr(loader, "dataset", None), position.epoch)
     goes_on = resumed and position.loader_state is not None and keeps_position(loader)
-    if goes_on and position.batches == _length(loader):
-        return iter(())  # with such a position, some begin the next epoch by themselves
-    if goes_on:
-        loader.load_state_dict(position.loader_state)  # type: ignore[attr-defined]
-    elif keeps_position(loader) and hasattr(loader, "set_epoch"):
+    if goes_on and not _takes_up(loader, position):
+        return iter(())
+    if not goes_on and keeps_position(loader) and hasattr(loader, "set_epoch"):
         loader.set_epoch(position.epoch)
     generators = loader_generators(loader)
     if resumed and position.global_start:
@@ -93,6 +92,28 @@ def epoch_from(loader: Iterable[Any], position: Position, *, resumed: bool) -> I
     return batches
 
 
+def _show_epoch(dataset: Any, epoch: int) -> None:
+    """Rows of `outlast.data` in somebody's DataLoader have another order each epoch, as their own loader gives it."""
+    from outlast.data import Rows, Stream
+
+    if isinstance(dataset, Rows | Stream):
+        dataset.set_epoch(epoch)
+
+
+def _takes_up(loader: Any, position: Position) -> bool:
+    """Give a loader its position back; False when nothing was left of that epoch: it stands at the next one then."""
+    from outlast.data import Loader
+
+    if not isinstance(loader, Loader):
+        if position.batches == _length(loader):
+            return False
+        loader.load_state_dict(position.loader_state)
+        return True
+    # Its rows tell: with another number of ranks an epoch has another number of batches.
+    loader.load_state_dict(position.loader_state)
+    return loader.epoch == position.epoch
+
+
 def _length(loader: Any) -> int | None:
     """Batches of an epoch; None when it does not say."""
     try:
@@ -105,7 +126,11 @@ def _pass_over(batches: Iterator[Any]) -> None:
     """Go on by one batch; where the data is indexed and loaded in this process, without loading it."""
     next_index = getattr(batches, "_next_index", None)
     is_here = getattr(batches, "_num_workers", None) == 0
-    is_indexed = "Iterable" not in str(getattr(batches, "_dataset_kind", "Iterable"))
+    from torch.utils.data import IterableDataset
+
+    # An iterable is where its own iterator is: an index that is passed over would leave it at its beginning.
+    dataset = getattr(batches, "_dataset", None)
+    is_indexed = dataset is not None and not isinstance(dataset, IterableDataset)
     if next_index is not None and is_here and is_indexed:
         next_index()
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -47,6 +47,7 @@ def look(module: ModuleType, arguments: Mapping[str, Any]) -> Found:
         LeftAlone: when `outlast.data` could not read it; the hub may be out of reach.
     """
     options = dict(arguments.get("config_kwargs") or {})
+    options.pop("trust_remote_code", None)  # what `datasets` 4 and later does: scripts say it still
     building = {name: value for name, value in arguments.items() if name in _BUILDING}
     building["path"] = _with_owner(str(arguments["path"]))
     try:
@@ -61,6 +62,36 @@ def look(module: ModuleType, arguments: Mapping[str, Any]) -> Found:
         raise LeftAlone("it names no files")
     splits = {str(split): _files(map(str, paths)) for split, paths in builder.config.data_files.items()}
     return Found(builder.name, splits, arguments.get("features") or builder.info.features)
+
+
+def is_here(module: ModuleType, arguments: Mapping[str, Any]) -> bool:
+    """True when a call is about files of this machine: a folder, or a reader's name and files.
+
+    Args:
+        module: ``datasets.load``.
+        arguments: of the call, by name.
+    """
+    path = str(arguments["path"])
+    if is_reader(module, path):
+        named = list(_texts(arguments.get("data_files")))
+        return not named or not all("://" in one for one in named)
+    return path.startswith(("/", ".", "~")) or os.path.exists(path)
+
+
+def is_reader(module: ModuleType, path: str) -> bool:
+    """True for ``json``, ``csv`` ...: the data set is what ``data_files`` names."""
+    return path in getattr(module, "_PACKAGED_DATASETS_MODULES", ())
+
+
+def _texts(named: Any) -> Iterator[str]:
+    """Every file in ``data_files``, which may be one, a list, or a dict of these."""
+    if isinstance(named, Mapping):
+        named = list(named.values())
+    if isinstance(named, list | tuple):
+        for one in named:
+            yield from _texts(one)
+    elif named is not None:
+        yield str(named)
 
 
 def _with_owner(path: str) -> str:

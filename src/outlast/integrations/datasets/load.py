@@ -19,7 +19,7 @@ from typing import Any
 from outlast.errors import BadInput
 from outlast.host import show_bytes
 from outlast.integrations.datasets import slices, wanted
-from outlast.integrations.datasets.found import LeftAlone, look, slices_of
+from outlast.integrations.datasets.found import LeftAlone, is_here, is_reader, look, slices_of
 from outlast.integrations.datasets.slices import Slice
 from outlast.integrations.datasets.store import Part, Store
 from outlast.integrations.datasets.telling import tell
@@ -76,13 +76,18 @@ def _subset(module: ModuleType, original: Callable[..., Any], subset: Subset, ar
     cache = str(arguments.get("cache_dir") or sys.modules["datasets.config"].HF_DATASETS_CACHE)
     if "://" in cache:
         raise LeftAlone(f"its cache is not on this machine ({cache})")
-    store = Store(Path(cache).expanduser().absolute(), arguments, subset.rows)
-    before = store.remembered()
+    path, here = str(arguments["path"]), is_here(module, arguments)
+    # Files of this machine are looked at each time: the same words may mean others today, or in another folder.
+    is_folder = here and not is_reader(module, path)
+    named = {**arguments, "path": str(Path(path).absolute())} if is_folder else arguments
+    store = Store(Path(cache).expanduser().absolute(), named, subset.rows)
+    is_there = here and (not is_folder or os.path.exists(path))
+    before = None if is_there else store.remembered()
     asked = slices_of(arguments.get("split"), before.splits) if before else []
     if before is not None and not all(one.split in before.parts for one in asked):
         before = None
     # The hub is asked once: a training that goes on must not meet another commit of its data.
-    if before is None or _may_have_changed(arguments):
+    if before is None or here or _is_to_be_newer(arguments):
         try:
             found = look(module, arguments)
         except LeftAlone as why:
@@ -98,11 +103,10 @@ def _subset(module: ModuleType, original: Callable[..., Any], subset: Subset, ar
     return _load(original, arguments, parts, arguments.get("features") or before.features)
 
 
-def _may_have_changed(arguments: Mapping[str, Any]) -> bool:
-    """Files here are looked at each time; the hub again when the script asks for it."""
-    path, mode = str(arguments["path"]), str(arguments.get("download_mode") or "").lower()
-    is_here = path.startswith(("/", ".", "~")) or os.path.exists(path)
-    return is_here or mode.endswith(("redownload", "reuse_cache_if_exists"))
+def _is_to_be_newer(arguments: Mapping[str, Any]) -> bool:
+    """The script asks for what the hub has now."""
+    mode = str(arguments.get("download_mode") or "").lower()
+    return mode.endswith(("redownload", "reuse_cache_if_exists"))
 
 
 def _load(original: Callable[..., Any], arguments: Mapping[str, Any], parts: Mapping[str, Part], features: Any) -> Any:

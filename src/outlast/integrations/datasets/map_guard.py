@@ -50,7 +50,9 @@ class _Map:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.total_rows = len(arguments["shard"])
-        self.rows_a_call = (arguments.get("batch_size") or self.total_rows) if arguments.get("batched") else 1
+        batch = arguments.get("batch_size") or 0
+        rows = batch if batch > 0 else self.total_rows  # to `datasets` -1 is all at once, as None is
+        self.rows_a_call = rows if arguments.get("batched") else 1
         self.calls = 0
         self.writer: Any = None
         self.processes = _processes
