@@ -122,6 +122,44 @@ def test_resume_passes_over_a_damaged_one_that_was_asked_for(fit: Callable[..., 
     assert callback.best_model_path.endswith("step=5.ckpt")
 
 
+@pytest.mark.parametrize("options", [{}, {"monitor": "step", "mode": "max", "save_last": "link"}, {"save_last": True}])
+def test_what_a_fit_was_resumed_from_goes_when_its_time_comes_and_restarts_leave_nothing_behind(
+    fit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Alone Lightning keeps it for ever; the first restart is as `outlast run` does it, the second as a script may."""
+    fit(steps=2, save_top_k=1, **options)
+    monkeypatch.setenv("OUTLAST_RESUME", "1")
+    for steps_now, asked in ((4, None), (6, "last"), (8, None)):
+        guard.GUARDS.clear()
+        fit(steps=steps_now, save_top_k=1, ckpt_path=asked, **options)
+    last = {"last.ckpt"} if "save_last" in options else set()
+    assert {path.name for path in (tmp_path / "out").glob("*.ckpt")} == {"epoch=0-step=8.ckpt"} | last
+
+
+def test_a_checkpoint_that_the_script_names_itself_is_not_removed(fit: Callable[..., Any], tmp_path: Path) -> None:
+    """Attacks: the same command has to find it again."""
+    fit(steps=2, save_top_k=1)
+    fit(steps=4, save_top_k=1, ckpt_path=str(tmp_path / "out/epoch=0-step=2.ckpt"))
+    assert steps(tmp_path / "out") == [2, 4]
+
+
+def test_the_books_go_on_where_the_folder_has_another_name_of_its_own(
+    fit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attacks: a link to the folder, or a relative path: Lightning would begin new books, and keep the old files."""
+    fit(steps=3, save_top_k=2, monitor="step", mode="max")
+    (saved,) = torch.load(tmp_path / "out/epoch=0-step=3.ckpt", weights_only=False)["callbacks"].values()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("out")
+    guarded.OutlastCheckpointIO()
+    for other in ("out", "link", str(tmp_path / "link")):
+        callback = ModelCheckpoint(monitor="step", mode="max", save_top_k=2)
+        callback.dirpath = other
+        callback.load_state_dict(dict(saved))
+        assert sorted(callback.best_k_models) == [f"{other}/epoch=0-step={step}.ckpt" for step in (2, 3)]
+        assert callback.best_model_path == f"{other}/epoch=0-step=3.ckpt"
+
+
 def test_a_plain_checkpoint_is_adopted_and_a_cut_one_set_aside(fit: Callable[..., Any], tmp_path: Path) -> None:
     fit(steps=2)
     whole = (tmp_path / "out" / "epoch=0-step=2.ckpt").read_bytes()

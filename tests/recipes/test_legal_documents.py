@@ -76,6 +76,8 @@ def test_the_same_documents_are_read_from_every_form(tmp_path: Path, write) -> N
         ("a.csv", "text,label\nx,\n", "a.csv, line 2: expected a label, came ''"),
         ("a.csv", "text,label\n", "a document without sentences"),
         ("a.csv", "", "its columns are none"),
+        ("a.csv", "text,label\nthe court, in sum, held,facts\n", "a.csv, line 2: 4 fields, the header has 2"),
+        ("a.json", "[" * 100_000, "is not JSON"),
         ("a.txt", "x", "no .json, .jsonl or .csv file"),
     ],
 )
@@ -84,6 +86,20 @@ def test_what_is_missing_is_named_with_its_place(tmp_path: Path, name: str, text
     with pytest.raises(BadInput) as caught:
         read(tmp_path)
     assert expected in str(caught.value) and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"sentences": ["x"], "labels": ["y"]}'),
+        ("a.jsonl", '{"text": "x", "label": "y"}'),
+        ("a.csv", "text,label\nx,y\n"),
+    ],
+)
+def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_it(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    (document,) = read(tmp_path)
+    assert [(one.text, one.label) for one in document.sentences] == [("x", "y")]
 
 
 def test_other_encodings_a_missing_folder_and_two_documents_of_one_name_are_errors(tmp_path: Path) -> None:

@@ -124,6 +124,17 @@ def test_a_run_of_other_settings_or_data_is_not_gone_on_with(settle, tmp_path: P
         training.train(settle(num_epochs=1))
 
 
+def test_a_start_that_failed_does_not_hold_its_folder(settle, tmp_path: Path) -> None:
+    """Attacks: a wrong word, then the right one, in the same folder; the vocabulary is not that of the other data."""
+    with pytest.raises(BadInput, match="cannot start from"):
+        training.train(settle(model="no such/name/at all"))
+    fresh = _run(settle(num_epochs=1, out=str(tmp_path / "fresh")))
+    again = _run(settle(num_epochs=1))
+    assert again["scores"] == fresh["scores"]
+    ours, theirs = (tmp_path / name / "start/tokenizer.json" for name in ("run", "fresh"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
 def test_without_network_a_small_bert_stands_in_and_says_so(settle, capsys: pytest.CaptureFixture[str]) -> None:
     found = _run(settle(model="law-ai/InLegalBERT", num_epochs=1))
     said = "a small BERT from random weights, its vocabulary from the training data (law-ai/InLegalBERT is not on"

@@ -64,6 +64,9 @@ def test_an_error_names_file_and_line(tmp_path: Path) -> None:
     [
         ("a.jsonl", b'{"prompt": "a?", "respo', "line 1: not JSON"),
         ("a.json", b'[{"prompt": "a?"', "not JSON"),
+        ("a.json", b"[" * 100_000, "not JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", b'{"prompt": ' + b"9" * 5000 + b"}", "line 1: not JSON"),
         ("a.jsonl", b"\xff\xfe", "not UTF-8"),
         ("a.jsonl", b"\n", "no records"),
         ("a.csv", b"a,b\n", r"expected \.jsonl"),
@@ -106,6 +109,10 @@ def test_a_json_file_is_one_list_or_lines(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps(record) + "\n")
     assert load(tmp_path / "a.json") == [PAIR, PAIR]
     assert load(tmp_path / "b.json") == [PAIR]
+    line = json.dumps(record)
+    for name, text in (("a.json", f"[{line}]"), ("b.json", line), ("c.jsonl", line)):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")  # as Windows writes it
+        assert load(tmp_path / name) == [PAIR]
     (tmp_path / "a.json").write_text(json.dumps([record, 3]))
     with pytest.raises(BadInput, match=r"a\.json, record 2: expected an object"):
         load(tmp_path / "a.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +14,8 @@ from legal.settings import Settings
 from outlast import durable
 from outlast.errors import BadInput
 
+START = "start"
+"""Folder of what the training starts from."""
 _BINDING = (
     "model", "num_epochs", "learning_rate", "warmup_ratio", "weight_decay", "max_length", "context", "seed",
     "use_subset", "subset_ratio", "validation",
@@ -29,18 +32,25 @@ def identity(settings: Settings, documents: Sequence[Document]) -> dict[str, Any
     return {**kept, "batch": settings.batch, "data": digest.hexdigest()}
 
 
-def claim(folder: Path, mine: dict[str, Any]) -> None:
+def claim(folder: Path, mine: dict[str, Any], *, resumes: bool) -> None:
     """Write down what this run is; or see that it is the one that is there.
+
+    Args:
+        folder: of the run.
+        mine: what it is, from `identity`.
+        resumes: there are checkpoints. Without any, a start that failed (a wrong model, too long sentences) left this
+            behind, and nothing is lost with it.
 
     Raises:
         BadInput: when another one is.
     """
     path = folder / "run.json"
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    theirs = json.loads(path.read_text()) if path.exists() else None
+    if theirs is None or (not resumes and theirs != mine):
+        shutil.rmtree(folder / START, ignore_errors=True)  # the model and vocabulary of that start
         durable.write_bytes(path, json.dumps(mine, indent=1).encode())
         return
-    theirs = json.loads(path.read_text())
     changed = [f"{name}: {theirs.get(name)} -> {value}" for name, value in mine.items() if theirs.get(name) != value]
     if changed:
         raise BadInput(

@@ -23,6 +23,8 @@ _TEXT = ("text", "sentence")
 _LABEL = ("label", "role", "rhetorical_role")
 _DOCUMENT = ("document", "id", "doc_id", "document_id", "file")
 _CSV_FIELD_BYTES = 1 << 24
+_ENCODING = "utf-8-sig"
+"""UTF-8, also with the mark that Windows puts before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def _json(file: Path, default: str) -> Iterator[_Found]:
-    value = _parsed(file.read_text(encoding="utf-8"), str(file))
+    value = _parsed(file.read_text(encoding=_ENCODING), str(file))
     many = value if isinstance(value, list) else [value]
     for number, one in enumerate(many, 1):
         where = f"{file}, document {number}" if len(many) > 1 else str(file)
@@ -140,7 +142,7 @@ def _json(file: Path, default: str) -> Iterator[_Found]:
 
 
 def _json_lines(file: Path, default: str) -> Iterator[_Found]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding=_ENCODING) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -179,7 +181,7 @@ def _document(value: Any, default: str, where: str) -> Iterator[_Found]:
 
 def _csv(file: Path, default: str) -> Iterator[_Found]:
     csv.field_size_limit(_CSV_FIELD_BYTES)
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    with file.open(encoding=_ENCODING, newline="") as lines:
         rows = csv.DictReader(lines)
         columns = [name or "" for name in rows.fieldnames or ()]
         for what, names in (("text", _TEXT), ("label", _LABEL)):
@@ -192,6 +194,11 @@ def _csv(file: Path, default: str) -> Iterator[_Found]:
             for row in rows:
                 name = _first(row, _DOCUMENT)
                 where = f"{file}, line {rows.line_num}"
+                if None in row:  # a comma in a sentence: what follows it would be taken for the label
+                    raise BadInput(
+                        f"{where}: {len(columns) + len(row[None])} fields, the header has {len(columns)}",
+                        hint='a sentence with a comma in it has to stand in quotes: "..."',
+                    )
                 yield _Found(name or default, _first(row, _TEXT), _first(row, _LABEL), where)
         except csv.Error as error:
             raise BadInput(f"{file}, line {rows.line_num}: {error}", hint="is it CSV, with quotes closed?") from None
@@ -203,7 +210,7 @@ _READERS = {".json": _json, ".jsonl": _json_lines, ".ndjson": _json_lines, ".csv
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON: {error}", hint="is the file whole?") from None
 
 

@@ -64,13 +64,14 @@ def train(settings: Settings) -> Trained:
     documents = read(settings["data"])
     subset = settings["subset_ratio"] if settings["use_subset"] else 1.0
     sides = split(documents, validation=settings["validation"], seed=settings["seed"], subset=subset)
-    books.claim(out, books.identity(settings, documents))
+    resumes = bool(Vault(_vault(out)).checkpoints())
+    books.claim(out, books.identity(settings, documents), resumes=resumes)
     context = settings["context"]
     known, held_out = examples(sides.train, context), examples(sides.validation, context)
     _tell_data(sides, known, held_out)
     start = models.start(
-        out / "start", settings["model"], sides.labels, [one.text for one in known],
-        max_length=settings["max_length"], seed=settings["seed"], resumes=bool(Vault(_vault(out)).checkpoints()),
+        out / books.START, settings["model"], sides.labels, [one.text for one in known],
+        max_length=settings["max_length"], seed=settings["seed"], resumes=resumes,
     )  # fmt: skip
     print(f"model: {start.said}")
     learned, unseen = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,26 +130,27 @@ def _read(path: Path) -> Iterator[Conversation]:
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
     """One list of records, as many data sets come; else lines."""
     with path.open("rb") as file:
-        is_list = file.read(1024).lstrip().startswith(b"[")
+        is_list = file.read(1024).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
     if not is_list:
         yield from _json_lines(path)
         return
     try:
         records = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON ({error})", hint=_HINT) from None
     yield from ((f"record {number}", record) for number, record in enumerate(records, 1))
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # with or without the mark that Windows puts before a text
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
                         yield f"line {number}", json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise BadInput(f"{path}, line {number}: not JSON ({error.msg})", hint=_HINT) from None
+                    except (ValueError, RecursionError) as error:
+                        why = error.msg if isinstance(error, json.JSONDecodeError) else error
+                        raise BadInput(f"{path}, line {number}: not JSON ({why})", hint=_HINT) from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 ({error.reason} at byte {error.start})", hint=_HINT) from None
 

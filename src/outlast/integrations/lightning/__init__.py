@@ -90,7 +90,14 @@ def install_callback(module: ModuleType) -> None:
     Args:
         module: ``lightning.pytorch.callbacks.model_checkpoint`` or ``pytorch_lightning.callbacks.model_checkpoint``.
     """
-    _wrap(module.ModelCheckpoint, {"_save_checkpoint": saving.announced, "load_state_dict": books.without_phantoms})
+    _wrap(
+        module.ModelCheckpoint,
+        {
+            "_save_checkpoint": saving.announced,
+            "load_state_dict": books.without_phantoms,
+            "_should_remove_checkpoint": books.lets_go,
+        },
+    )
 
 
 def install_resume(module: ModuleType) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from outlast.checkpoints import Choice, Policy, inspect
 from outlast.errors import NoWayBack
-from outlast.integrations.lightning import leaving
+from outlast.integrations.lightning import books, leaving
 from outlast.integrations.lightning.guard import (
     GUARDS,
     Guard,
@@ -49,6 +49,7 @@ def resume_start(original: Callable[..., Any]) -> Callable[..., Any]:
             found = _resume_from(self.trainer, policy, asked, checkpoint_path) if self.trainer.is_global_zero else None
             checkpoint_path, folder = self.trainer.strategy.broadcast(found)
             _move_to(self.trainer, folder)
+            self.trainer._outlast_chosen = checkpoint_path if books.chosen_by_us(asked, checkpoint_path) else None
             leaving.look_after(self.trainer)
         return original(self, checkpoint_path, *args, **kwargs)
 
