@@ -54,7 +54,7 @@ def command(mode: str, run: Path, *keys: str) -> list[str]:
 def guarded(words: list[str], budget: list[str], kill_at: int | None = None) -> int:
     """A training under `outlast run`, its lines shown; kill -9 of its whole group once it has done so many steps."""
     words = [sys.executable, "-m", "outlast", "run", "--dir", str(PLACE), *budget, "--", *words]
-    print("$", " ".join(words[1:]), flush=True)
+    print("$", " ".join(words), flush=True)
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     for line in child.stdout or ():
         print("  |", line.rstrip()[:150], flush=True)

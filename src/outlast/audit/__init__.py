@@ -36,5 +36,5 @@ def __getattr__(name: str) -> Any:
         if error.name != "numpy":
             raise
         raise BadInput(
-            "outlast audit needs numpy, which is not installed", hint="pip install 'outlast[audit]'"
+            "outlast audit needs numpy, which is not installed", hint="pip install '.[audit]', in a clone of Outlast"
         ) from None

@@ -95,7 +95,7 @@ def _downloaded(base: str, revision: str | None) -> Source:
     except ImportError:
         raise BadInput(
             f"{base} is not in the hub's cache here, and huggingface_hub is not installed",
-            hint="pip install 'outlast[hub]', or name a folder with the model",
+            hint="pip install '.[hub]', in a clone of Outlast, or name a folder with the model",
         ) from None
     try:
         info = HfApi().model_info(base, revision=revision, files_metadata=True, timeout=30)

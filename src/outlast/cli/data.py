@@ -105,7 +105,7 @@ def _data() -> Any:
         from outlast import data
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"outlast data needs the package {error.name}", hint="pip install 'outlast[data]' brings it"
+            f"outlast data needs the package {error.name}", hint="pip install '.[data]' in a clone of Outlast brings it"
         ) from None
     return data
 

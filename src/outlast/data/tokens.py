@@ -207,7 +207,7 @@ def _token(said: Any) -> str | None:
 
 def _from_hub(name: str) -> tuple[Path, Path]:
     """The two files of a tokenizer on the Hub, with the user's own token, endpoint and cache."""
-    hint = "a tokenizer.json, a folder with one, or the id of one on the Hub (pip install 'outlast[data]')"
+    hint = "a tokenizer.json, a folder with one, or the id of one on the Hub (pip install '.[data]')"
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError

@@ -36,6 +36,6 @@ def open_source(text: str) -> Source:
         made: Source = getattr(import_module(module), name)(text)
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"{scheme}:// needs the package {error.name}", hint="pip install 'outlast[data]' brings it"
+            f"{scheme}:// needs the package {error.name}", hint="pip install '.[data]' in a clone of Outlast brings it"
         ) from None
     return made

@@ -27,11 +27,12 @@ from outlast.data.sources.http import Ranged
 from outlast.data.sources.interface import SourceFile
 from outlast.data.sources.listing import below
 from outlast.data.sources.local import changed
-from outlast.data.sources.patience import Passing, Patience, asked_wait
+from outlast.data.sources.patience import NoAnswer, Passing, Patience, asked_wait
 from outlast.data.sources.web import Web
 from outlast.errors import BadInput
 
 _CONVERTED = "refs/convert/parquet"
+_TRANSPORTS = ("httpx", "httpcore", "requests", "urllib3")
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -85,8 +86,10 @@ class HubSource:
                 if status in _PASSING:
                     raise Passing(str(status), asked_wait(error.response.headers.get("Retry-After"))) from error
                 raise BadInput(f"{self.name}: the hub says {status}", hint="look at the name and the token") from None
-            except OSError as error:
-                raise Passing(str(error) or type(error).__name__) from error
+            except Exception as error:  # the library's errors of transport: OSError, or those of its HTTP package
+                if not isinstance(error, OSError) and not type(error).__module__.startswith(_TRANSPORTS):
+                    raise
+                raise NoAnswer(str(error) or type(error).__name__) from error
             self._sizes |= {file.path: (file.size, _blob(file)) for file in files}
             return sha, [file.path for file in files]
 

@@ -122,6 +122,12 @@ class _said:
             raise BadInput(f"{self._where} may not be read", hint="look at the environment's keys") from error
         if isinstance(error, PreconditionError):
             raise changed(self._where, "its ETag is another one") from error
+        if isinstance(error, BaseError) and "169.254.169.254" in str(error):
+            raise BadInput(
+                f"{self._where}: no keys in the environment, and this machine has none of its own",
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (GOOGLE_..., AZURE_...), or for a public bucket "
+                "AWS_SKIP_SIGNATURE=true",
+            ) from error
         if isinstance(error, (BaseError, OSError)) and not isinstance(error, SourceFailed):
             raise Passing(_short(error)) from error
 

@@ -28,12 +28,18 @@ class Passing(Exception):
         self.wait = wait
 
 
+class NoAnswer(Passing):
+    """A failure in which nobody answered: no way there, or a name that nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How a source that fails is tried again."""
 
     tries: int = 7
     """Attempts in a row without a byte of progress before it is given up."""
+    first_tries: int = 3
+    """Attempts at a source that has not answered once: more likely than a cut is that there is no way to it."""
     first_wait: float = 0.5
     """Seconds before the second attempt; each further wait is twice as long."""
     longest_wait: float = 30.0
@@ -42,6 +48,8 @@ class Patience:
     """Most seconds that a server's Retry-After is obeyed."""
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when nobody wants the answer any more: waits end, and nothing is tried again."""
+    answered: threading.Event = field(default_factory=threading.Event)
+    """Set once the source has answered."""
     sleep: Callable[[float], None] | None = None
     """Waits; None waits for `stopped` at most so long."""
 
@@ -70,16 +78,20 @@ class Patience:
             progress: a figure that grows with what was got; when it grew, the failures are counted from 0.
 
         Raises:
-            SourceFailed: after `tries` failures without progress.
+            SourceFailed: after `tries` failures without progress, or `first_tries` without any answer.
         """
         failures, before = 0, progress()
         while True:
             try:
-                return attempt()
+                found = attempt()
+                self.answered.set()
+                return found
             except Passing as failure:
+                if not isinstance(failure, NoAnswer):
+                    self.answered.set()
                 now = progress()
                 failures, before = (failures + 1 if now == before else 1), now
-                if failures >= self.tries:
+                if failures >= (self.tries if self.answered.is_set() else min(self.first_tries, self.tries)):
                     raise gave_up(what, failure.reason, failures) from failure
                 self.pause(what, failures, failure)
 
@@ -88,7 +100,7 @@ def gave_up(what: str, reason: str, tries: int) -> OutlastError:
     """The error for a source that was tried long enough."""
     return SourceFailed(
         f"{what} cannot be read: {reason} ({tries} tries)",
-        hint="what was fetched is kept: give the same command again when the source answers",
+        hint="give the same command again when the source answers; what a fetch has done is kept",
     )
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from outlast.data.sources.patience import Passing, asked_wait
+from outlast.data.sources.patience import NoAnswer, Passing, asked_wait
 from outlast.errors import BadInput, SourceFailed
 from outlast.version import __version__
 
@@ -138,7 +138,7 @@ class Web:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if not is_kept:
-                    raise Passing(_words(error)) from error
+                    raise NoAnswer(_words(error)) from error
         raise Passing("the server closes its connections")
 
     def _connection(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, bool]:
