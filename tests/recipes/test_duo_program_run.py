@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,67 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(trained: Path) -> 
     with pytest.raises(BadInput, match="model.length=32, now 64") as caught:
         train.run(asked(trained, "model.length=64"))
     assert "save_dir=ANOTHER" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "differs"),
+    [
+        ("optim.lr=1e-4", "optim.lr=0.003, now 0.0001"),
+        ("training.ema=0", "training.ema=0.9999, now 0.0"),
+        ("optim.warmup_steps=3", "optim.warmup_steps=10, now 3"),
+        (
+            "trainer.devices=2 strategy=ddp loader.global_batch_size=4 loader.eval_global_batch_size=4",
+            "trainer.devices=1",
+        ),
+    ],
+)
+def test_what_a_resume_would_leave_out_or_mix_without_a_word_is_refused(trained: Path, word: str, differs: str) -> None:
+    with pytest.raises(BadInput, match=differs):
+        train.run(asked(trained, *word.split()))
+
+
+def test_a_run_that_is_made_longer_keeps_its_warm_up(tmp_path: Path) -> None:
+    """Attacks: ten times the steps are ten times the warm-up: the rate would fall back in the middle."""
+    begun = ("trainer.max_steps=20", "trainer.val_check_interval=20", "trainer.log_every_n_steps=1")
+    train.run(asked(tmp_path, *begun))
+    train.run(asked(tmp_path, *begun, "trainer.max_steps=60"))
+    rates = [line["lr"] for line in map(json.loads, (tmp_path / "run/log.jsonl").open()) if "lr" in line]
+    assert len(rates) == 60
+    assert rates[2:] == [3e-3] * 58
+
+
+def test_another_text_in_the_place_of_the_runs_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "text.jsonl"
+    words = (f"data.source={source}", f"data.cache_dir={tmp_path / 'cache'}", "data.tokenizer=null", *FEW)
+    source.write_text("".join(json.dumps({"text": f"some words of number {n} " * 30}) + "\n" for n in range(30)))
+    train.run(asked(tmp_path, *words))
+    shutil.rmtree(tmp_path / "cache")
+    source.write_text("".join(json.dumps({"text": f"other words, of number {n} " * 30}) + "\n" for n in range(30)))
+    with pytest.raises(BadInput, match="begun with another text"):
+        train.run(asked(tmp_path, *words, "trainer.max_steps=8"))
+
+
+def test_last_of_another_run_is_gone_on_from_where_it_is_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Attacks: it was taken for the last of this run, of which there is none: a training from the start."""
+    last = trained / "run/checkpoints/last.ckpt"
+    words = (f"checkpointing.resume_ckpt_path={last}", "trainer.max_steps=102", "trainer.val_check_interval=102")
+    train.run(asked(tmp_path, *words))
+    assert "goes on from step 100" in capsys.readouterr().out
+    with pytest.raises(BadInput, match=r"optim.lr=0.003, now 0.1"):
+        train.run(asked(tmp_path / "other", *words, "optim.lr=0.1"))
+
+
+def test_a_flipped_bit_is_found_before_it_is_measured(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run/checkpoints", tmp_path / "checkpoints", symlinks=True)
+    path = tmp_path / "checkpoints/last.ckpt"
+    assert checkpoint.load(path).step == 100
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.resolve().write_bytes(data)
+    with pytest.raises(BadInput, match="is not a whole checkpoint"):
+        checkpoint.load(path)
 
 
 def test_a_checkpoint_to_resume_from_that_is_not_there_is_an_error(trained: Path) -> None:

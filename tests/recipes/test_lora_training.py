@@ -87,7 +87,7 @@ def test_the_final_tokenizer_asks_as_the_training_did(finished: Path) -> None:
 
 def test_nothing_half_written_is_left_beside_it(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names == {".outlast", "base", "final", "checkpoint-2", "checkpoint-4", "checkpoint-6"}
+    assert names == {".outlast", "run.json", "base", "final", "checkpoint-2", "checkpoint-4", "checkpoint-6"}
 
 
 def test_a_training_that_is_done_is_done_again_at_once_and_ends_in_the_same_adapter(changeable: Path) -> None:
@@ -119,6 +119,30 @@ def test_going_on_with_another_adapter_is_refused(finished: Path, flag: str, val
     with pytest.raises(BadInput, match="is of another training") as error:
         training.run(told(finished, flag, value))
     assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--per-device-train-batch-size 4", "batch: 2 there, 4 now"),
+        ("--gradient-accumulation-steps 2", "batch: 2 there, 4 now"),
+        ("--limit 50", "data: "),
+        ("--max-length 40", "data: "),
+        ("--learning-rate 0.1", "learning_rate: "),
+        ("--seed 7", "seed: 42 there, 7 now"),
+    ],
+)
+def test_going_on_with_another_batch_data_rate_or_seed_is_refused(finished: Path, words: str, said: str) -> None:
+    """Attacks: the Trainer would go on at the wrong place of the data, or leave the new rate out, without a word."""
+    with pytest.raises(BadInput) as caught:
+        training.run(told(finished, "--lora-dropout", "0.1", *words.split()))
+    assert said in str(caught.value)
+
+
+def test_the_same_batch_in_other_pieces_and_more_steps_go_on(changeable: Path) -> None:
+    pieces = ("--per-device-train-batch-size", "1", "--gradient-accumulation-steps", "2")
+    training.run(told(changeable, "--lora-dropout", "0.1", "--max-steps", "8", *pieces))
+    assert [step for step, _ in losses(changeable, 8)] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_a_fresh_start_among_checkpoints_is_refused(finished: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_session_that_ends_seals_its_last_step_and_the_next_goes_on(tmp_path: 
     run, never = tmp_path / "run", "1000000"
     long = command(cache, run, f"trainer.max_steps={never}", f"checkpointing.every_n_train_steps={never}",
                    f"trainer.val_check_interval={never}")  # fmt: skip
-    deadline = ["--deadline", "60s"] if end == "deadline" else []
+    deadline = ["--deadline", "100s"] if end == "deadline" else []
     child = subprocess.Popen(
         [*GUARD, "--dir", str(tmp_path), *deadline, "--", *long],
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

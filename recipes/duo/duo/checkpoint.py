@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from duo import tokens, training
 from duo.dit import DiT
 from duo.ema import Ema
 from duo.settings import Model
+from outlast.checkpoints import Vault
 from outlast.errors import BadInput
 
 
@@ -38,6 +40,7 @@ def load(path: Path) -> Trained:
     Raises:
         BadInput: when the file is not one of this program.
     """
+    _verified(path)
     try:
         # Memory-mapped: the optimizer's state, half of the file, is never read.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -64,3 +67,19 @@ def load(path: Path) -> Trained:
         network.eval(), tokens.from_text(carried["tokenizer"]), model.length, int(checkpoint["global_step"]), str(path),
         carried["text"],
     )  # fmt: skip
+
+
+def _verified(path: Path) -> None:
+    """What Outlast sealed has to be what was sealed: a flipped bit would only be another perplexity.
+
+    Raises:
+        BadInput: when it is not.
+    """
+    real = Path(os.path.realpath(path))
+    if not real.is_file():
+        return
+    vault = Vault(real.parent)
+    sealed = next((one for one in vault.checkpoints() if one.name == real.name), None)
+    if sealed is not None and not (found := vault.check(sealed)).is_whole:
+        reason = "; ".join(map(str, found.problems))[:200]
+        raise BadInput(f"{path} is not a whole checkpoint: {reason}", hint="`outlast checkpoints list` shows others")

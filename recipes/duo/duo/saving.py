@@ -81,7 +81,9 @@ def resume_from(settings: Settings) -> str | None:
         BadInput: for a checkpoint that was named and is not there.
     """
     asked = settings.checkpointing
-    if asked.resume_ckpt_path and Path(asked.resume_ckpt_path).name != LAST:
+    # LAST of this run's own folder is the newest that verifies; LAST of another one is what was asked for.
+    own = (folder(settings) / LAST).absolute()
+    if asked.resume_ckpt_path and Path(asked.resume_ckpt_path).absolute() != own:
         if not Path(asked.resume_ckpt_path).is_file():
             raise BadInput(f"no checkpoint {asked.resume_ckpt_path}", hint=f"this run's are in {folder(settings)}")
         return asked.resume_ckpt_path

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,17 @@ from outlast import durable
 from outlast.errors import BadInput
 from outlast.integrations.lightning import OutlastCheckpointIO
 
+RUN = "run.json"
+"""What the run in a folder is."""
 MEANT_TO_STAY = ("data.source", "data.column", "data.rows", "data.split", "data.wrap", "data.tokenizer",
-                 "model", "algo", "seed", "loader.batch_size", "trainer.accumulate_grad_batches")  # fmt: skip
-"""What a run is: with other values it would be another run, and its checkpoints would not fit or not mean the same."""
+                 "model", "algo", "seed", "loader.batch_size", "trainer.accumulate_grad_batches", "trainer.devices",
+                 "trainer.num_nodes", "trainer.gradient_clip_val", "optim", "training")  # fmt: skip
+"""What a run is: with other values it would be another run, and its checkpoints would not fit or not mean the same.
+
+A checkpoint holds the rates of its optimizer: another one would not count, without a word.
+"""
+_FREE = "optim.warmup_steps"
+"""Where nothing is said it follows from trainer.max_steps, which may grow: the run keeps what it began with."""
 
 
 def run(settings: Settings) -> None:
@@ -32,11 +41,15 @@ def run(settings: Settings) -> None:
         say(note)
     place.mkdir(parents=True, exist_ok=True)
     resume = saving.resume_from(settings)
-    source = remembered(place / "run.json", settings, is_new=resume is None)
+    known = remembered(home_of(resume, place), settings, is_new=resume is None)
+    if known and settings.optim.warmup_steps is None:
+        settings = replace(settings, optim=replace(settings.optim, warmup_steps=known[_FREE]))
+    source = str(known["text"]) if known else None
     ready = text.prepare(settings.data, settings.model.length, place / "tokenizer.json", source, say)
-    durable.write_bytes(
-        place / "run.json", json.dumps(what_it_is(settings) | {"text": ready.source}, indent=1).encode()
-    )
+    what = what_it_is(settings) | {"text": ready.source, "tokens": digest(ready)}
+    if known and known["tokens"] != what["tokens"]:
+        raise _another(f"{place} was begun with another text or tokenizer")
+    durable.write_bytes(place / RUN, json.dumps(what, indent=1).encode())
     network = start.network(settings, ready.tokenizer.get_vocab_size(), say)
     module = training.Diffusion(settings, network, ready)
     told(settings, ready, network)
@@ -85,31 +98,50 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
 
 
-def remembered(path: Path, settings: Settings, *, is_new: bool) -> str | None:
-    """The text that the run in this folder was started on; None at its start.
+def home_of(resume: str | None, place: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to: this one, unless it lies in another one's."""
+    other = Path(resume).absolute().parent.parent if resume and resume != "last" else place
+    return other if (other / RUN).exists() else place
+
+
+def remembered(place: Path, settings: Settings, *, is_new: bool) -> dict[str, Any] | None:
+    """What the run in this folder was started with; None at its start.
 
     Raises:
         BadInput: when the folder holds a run of other settings.
     """
-    if is_new or not path.exists():
+    if is_new or not (place / RUN).exists():
         return None
-    saved = json.loads(path.read_bytes())
+    saved: dict[str, Any] = json.loads((place / RUN).read_bytes())
     now = what_it_is(settings)
+    if settings.optim.warmup_steps is None:
+        now.pop(_FREE)
     other = [f"{key}={saved.get(key)}, now {now[key]}" for key in now if saved.get(key) != now[key]]
     if other:
-        raise BadInput(
-            f"{path.parent} holds a run with {'; '.join(other)}",
-            hint="checkpointing.save_dir=ANOTHER for a new run; checkpointing.resume_from_ckpt=false starts anew there",
-        )
-    return str(saved["text"])
+        raise _another(f"{place} holds a run with {'; '.join(other)}")
+    return saved
+
+
+def _another(what: str) -> BadInput:
+    return BadInput(
+        what,
+        hint="checkpointing.save_dir=ANOTHER for a new run; checkpointing.resume_from_ckpt=false starts anew there",
+    )
+
+
+def digest(ready: text.Text) -> str:
+    """Of the tokens of both splits, in order: the same text and tokenizer, wherever they lie."""
+    parts = [part.blake3 for split in text.SPLITS for part in ready.blocks[split].index.parts]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def what_it_is(settings: Settings) -> dict[str, Any]:
     """The values of `MEANT_TO_STAY`, each leaf under its dotted key."""
     leaves = _leaves(asdict(settings), "")
-    return {
+    kept = {
         key: value for key, value in leaves.items() if any(f"{key}.".startswith(f"{name}.") for name in MEANT_TO_STAY)
     }
+    return kept | {_FREE: training.warmup_steps(settings)}
 
 
 def _leaves(tree: dict[str, Any], above: str) -> dict[str, Any]:

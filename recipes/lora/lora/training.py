@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from lora import adapter, base, offline, precision, records
+from lora import adapter, base, offline, precision, records, sameness
 from lora.masking import Pad, prepare
 from lora.precision import Choice
 from lora.records import Conversation
@@ -61,6 +61,7 @@ def run(settings: Settings) -> Path:
         callbacks=[
             # Under `outlast run` the hooks are there already; the callback then adds this run's deadline alone.
             OutlastCallback(deadline=settings.deadline),
+            _Remember(root, settings, samples),
             *([_KeepBase(settings, tokenizer, source.place)] if source.is_ours and not source.is_there else []),
         ],
     )
@@ -68,6 +69,7 @@ def run(settings: Settings) -> Path:
     if found is not None:
         _may_go_on(settings, found)
         adapter.check_same(found, model)
+        sameness.check(root, settings, samples, arguments.world_size)
     trainer.train(resume_from_checkpoint=str(found) if found else None)
     _tell(f"finished at step {trainer.state.global_step:,}")
     return save_final(trainer, root / FINAL)
@@ -156,6 +158,17 @@ def save_final(trainer: Trainer, final: Path) -> Path:
         base.publish(part, final)
         _tell(f"the adapter is in {final}")
     return final
+
+
+class _Remember(TrainerCallback):
+    """Writes down what this run is, before the first step; not earlier, for the same reason as below."""
+
+    def __init__(self, *what: Any) -> None:
+        self._what = what
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            sameness.remember(*self._what, args.world_size)
 
 
 class _KeepBase(TrainerCallback):
