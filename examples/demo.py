@@ -9,9 +9,11 @@ Usage: python examples/demo.py [--megabytes N] [--steps N]
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,7 @@ def volume(name: str, megabytes: int, *, can_mount: bool) -> Path:
     place.mkdir(parents=True)
     if can_mount:
         size = f"size={megabytes * 10**6}"
+        atexit.register(subprocess.run, ["umount", "-l", place], capture_output=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "outlast-demo", place], check=True)
     return place
 
@@ -53,6 +56,7 @@ def train(place: Path, steps: int, *guard: str) -> subprocess.CompletedProcess[s
     print("$", " ".join(command), flush=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    atexit.register(child.terminate)  # one that has ended takes no notice
     lines = []
     for line in child.stdout or ():
         lines.append(line)
@@ -108,7 +112,6 @@ def main() -> int:
     curve = losses(place / "run")
     promises[f"the loss falls ({curve[0]:.2f} to {curve[-1]:.2f})"] = curve[-1] < 0.8 * curve[0]
     if is_root:
-        subprocess.run(["umount", place], check=True)
         print(f"The volume is unmounted now, and its checkpoints with it; the run's journal stays in {PLACE}.")
 
     say("What was promised")
@@ -118,4 +121,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Stopped from outside, it takes its training and its volume along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

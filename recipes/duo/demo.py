@@ -9,6 +9,7 @@ Usage: python recipes/duo/demo.py [--steps N] [--megabytes N]
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import shutil
@@ -45,6 +46,12 @@ def volume(place: Path, megabytes: int) -> list[str]:
     return ["--budget", f"{place}={megabytes}MB"]
 
 
+def leave() -> None:
+    """The volume goes with the demo, however that ends."""
+    if (PLACE / "volume").is_mount():
+        subprocess.run(["umount", "-l", PLACE / "volume"], check=False)
+
+
 def command(mode: str, run: Path, *keys: str) -> list[str]:
     """The program's command line."""
     words = [*TOY, f"data.cache_dir={PLACE / 'cache'}", f"checkpointing.save_dir={run}", *keys]
@@ -56,13 +63,17 @@ def guarded(words: list[str], budget: list[str], kill_at: int | None = None) -> 
     words = [sys.executable, "-m", "outlast", "run", "--dir", str(PLACE), *budget, "--", *words]
     print("$", " ".join(words), flush=True)
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    for line in child.stdout or ():
-        print("  |", line.rstrip()[:150], flush=True)
-        if kill_at is not None and f"step {kill_at}/" in line:
+    try:
+        for line in child.stdout or ():
+            print("  |", line.rstrip()[:150], flush=True)
+            if kill_at is not None and f"step {kill_at}/" in line:
+                os.killpg(child.pid, signal.SIGKILL)
+                print("  | kill -9, as a machine that goes away does", flush=True)
+                break
+        return child.wait()
+    finally:
+        if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
-            print("  | kill -9, as a machine that goes away does", flush=True)
-            break
-    return child.wait()
 
 
 def lines(run: Path, key: str) -> list[float]:
@@ -123,8 +134,6 @@ def main() -> int:
     for sample in json.loads(out.read_text())["samples"]:
         print("  |", repr(sample["text"])[:300])
     promises["samples.json has text"] = all(s["text"].strip() for s in json.loads(out.read_text())["samples"])
-    if place.is_mount():
-        subprocess.run(["umount", place], check=True)
 
     say(f"What was promised ({time.monotonic() - began:.0f} s)")
     for promise, came_true in promises.items():
@@ -133,4 +142,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Stopped from outside, it takes its training and its volume along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    atexit.register(leave)
     sys.exit(main())

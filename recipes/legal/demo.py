@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -49,11 +50,14 @@ def train(name: str, *more: str, kill_at: int | None = None) -> int:
     with log.open("a") as output:
         began = output.tell()
         child = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        while kill_at is not None and child.poll() is None and steps(name) < kill_at:
-            time.sleep(0.05)
-        if kill_at is not None and child.poll() is None:
+        try:
+            while kill_at is not None and child.poll() is None and steps(name) < kill_at:
+                time.sleep(0.05)
+            if kill_at is not None and child.poll() is None:
+                child.kill()
+            code = child.wait()
+        finally:
             child.kill()
-        code = child.wait()
     print("".join(f"  | {line}\n" for line in log.read_text()[began:].splitlines()), flush=True)
     return code
 
@@ -123,4 +127,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Stopped from outside, it takes its training along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

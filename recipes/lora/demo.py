@@ -8,6 +8,7 @@ Usage: python recipes/lora/demo.py
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -70,6 +71,12 @@ def clear(*, can_mount: bool) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "outlast-demo", place], check=True)
 
 
+def leave() -> None:
+    """The volume goes with the demo, however that ends."""
+    if OUT.parent.is_mount():
+        subprocess.run(["umount", "-l", OUT.parent], check=False)
+
+
 def training_process(supervisor: int) -> int | None:
     """The process that `outlast run` started."""
     for word in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
@@ -88,13 +95,16 @@ def train(*options: str) -> tuple[int, str, bool]:
     with (PLACE / "said").open("w+b") as said:
         child = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT, env=ENVIRONMENT)
         is_killed = False
-        while child.poll() is None:
-            time.sleep(0.02)
-            victim = training_process(child.pid) if not is_killed and steps_sealed() >= KILL_AT else None
-            if victim is not None:
-                os.kill(victim, signal.SIGKILL)
-                is_killed = True
-                print(f"  (kill -9 {victim}, after the save at step {steps_sealed()})", flush=True)
+        try:
+            while child.poll() is None:
+                time.sleep(0.02)
+                victim = training_process(child.pid) if not is_killed and steps_sealed() >= KILL_AT else None
+                if victim is not None:
+                    os.kill(victim, signal.SIGKILL)
+                    is_killed = True
+                    print(f"  (kill -9 {victim}, after the save at step {steps_sealed()})", flush=True)
+        finally:
+            child.terminate()  # `outlast run` ends what it started; one that has ended takes no notice
         said.seek(0)
         text = said.read().decode(errors="replace")
     print("\n".join("  | " + line[:150] for line in text.splitlines() if "Writing model shards" not in line))
@@ -164,7 +174,6 @@ def main() -> int:
     print(f"PEFT loads it. A random base has nothing to say, but in the tone of docstrings:\n  {question}\n  {said!r}")
     promises["PEFT loads it and it writes"] = bool(said)
     if is_root:
-        subprocess.run(["umount", OUT.parent], check=True)
         print(f"The volume is unmounted now, and the run with it; the journal stays in {PLACE}.")
 
     say("What was promised")
@@ -174,4 +183,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Stopped from outside, it takes its training and its volume along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    atexit.register(leave)
     sys.exit(main())

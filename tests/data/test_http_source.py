@@ -9,7 +9,7 @@ import pytest
 from outlast import data
 from outlast.data.sources import open_source
 from outlast.data.sources.http import expand
-from outlast.data.sources.patience import Passing, Patience, asked_wait
+from outlast.data.sources.patience import NoAnswer, Passing, Patience, asked_wait
 from outlast.errors import BadInput, SourceChanged, SourceFailed
 from tests.data.subsets import content, numbers, parquet
 from tests.torture.range_server import Ranges, Trouble, serving
@@ -126,6 +126,24 @@ def test_a_file_that_changed_between_two_requests_is_an_error(tmp_path: Path) ->
         with pytest.raises(SourceChanged, match="another folder"):
             data.fetch(f"{server.url}/", tmp_path / "o", rows=200)
     assert content(tmp_path / "o") == before
+
+
+def test_a_source_that_never_answered_is_given_up_sooner_than_one_that_did() -> None:
+    tries = 0
+
+    def ask() -> None:
+        nonlocal tries
+        tries += 1
+        raise NoAnswer("refused")
+
+    patience = Patience(sleep=lambda seconds: None)
+    with pytest.raises(SourceFailed):
+        patience.try_until_done("it", ask)
+    assert tries == patience.first_tries
+    patience.try_until_done("it", lambda: None)
+    with pytest.raises(SourceFailed):
+        patience.try_until_done("it", ask)
+    assert tries == patience.first_tries + patience.tries
 
 
 @pytest.mark.parametrize(

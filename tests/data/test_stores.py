@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from outlast import data
 from outlast.data.sources.hub import parse
 from outlast.data.sources.listing import below
-from outlast.errors import BadInput, SourceChanged
+from outlast.errors import BadInput, SourceChanged, SourceFailed
 from tests.data.subsets import numbers, parquet
 from tests.torture.hub_server import Hub, commit
 from tests.torture.hub_server import serving as serving_hub
@@ -147,6 +147,13 @@ def test_what_the_hubs_cache_has_does_not_travel_again(tmp_path: Path, hub: Hub)
         )  # fmt: skip
     found = data.fetch_telling("hf://datasets/org/set", tmp_path / "o", lambda progress: None)
     assert found.wire_bytes == 0 and len(numbers(tmp_path / "o")) == 1500
+
+
+def test_no_way_to_the_hub_is_said_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (constants, huggingface_hub.hf_api.constants):
+        monkeypatch.setattr(module, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(SourceFailed, match=r"Connection refused .*\(3 tries\)"):
+        data.plan("hf://datasets/org/set")
 
 
 def test_several_data_sets_in_one_repository_must_be_told_apart(hub: Hub) -> None:

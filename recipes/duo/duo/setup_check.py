@@ -142,7 +142,9 @@ def _network(facts: Facts) -> Iterator[Line]:
 
 def _subset(facts: Facts) -> Iterator[Line]:
     if facts.subset is None:
-        yield Line(NOTE, "OWT_SUBSET_NUM is not set: main.py takes all of OpenWebText, 40 GB; the scripts 11,000 documents",
+        yield Line(
+            NOTE,
+            "OWT_SUBSET_NUM is not set: main.py takes all of OpenWebText, 40 GB; the scripts 11,000 documents",
             "export OWT_SUBSET_NUM=11000",
         )
     elif not facts.subset.isdecimal() or int(facts.subset) < 2:

@@ -13,6 +13,9 @@ from outlast.checkpoints.stage import Needs
 from outlast.checkpoints.vault import Vault
 from outlast.host import explain_full, room
 
+_FIRST_SCORE = 3
+"""Saves without any metric before it is said: until the first evaluation there is none to name."""
+
 
 def say(what: str, hint: str) -> None:
     """Two lines on stderr; a closed or full one is no reason to fail."""
@@ -33,6 +36,7 @@ class Teller:
         self.policy = policy
         self._has_told_of_kind = False
         self._has_told_of_metric = False
+        self._without_metrics = 0
 
     def of_kind(self, sealed: Checkpoint, needs: Needs) -> None:
         """Say once what saves are that are not full, or full where light ones were asked for."""
@@ -48,6 +52,9 @@ class Teller:
         """Say once that the rules name a metric that no save has: nothing is deleted by them then."""
         if self._has_told_of_metric or not keep.best or keep.metric in checkpoint.seal.metrics:
             return
+        self._without_metrics += not checkpoint.seal.metrics
+        if not checkpoint.seal.metrics and self._without_metrics < _FIRST_SCORE:
+            return  # saved before the first evaluation
         self._has_told_of_metric = True
         known = ", ".join(sorted(checkpoint.seal.metrics)) or "none"
         why = f"--keep names the metric {keep.metric!r}, which {checkpoint.name} does not have; it has: {known}"

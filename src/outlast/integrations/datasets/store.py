@@ -133,7 +133,7 @@ def _whole(folder: Path) -> Any:
         from outlast.data import Manifest
     except ModuleNotFoundError as error:
         # The script's interpreter need not be Outlast's own, and has what datasets brought.
-        raise LeftAlone(f"{sys.executable} has no {error.name}: pip install '.[data]' with it, in a clone of Outlast") from None
+        raise LeftAlone(f"{sys.executable} has no {error.name}: pip install '.[data]' with it, in Outlast") from None
     try:
         made = Manifest.load(folder)
         sizes = [(folder / shard.path).stat().st_size for shard in made.shards]
