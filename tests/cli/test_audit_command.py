@@ -106,7 +106,7 @@ def test_without_numpy_it_says_what_to_install(adapter: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, str(adapter)], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "outlast audit needs numpy" in done.stderr and "pip install 'outlast[audit]'" in done.stderr
+    assert "outlast audit needs numpy" in done.stderr and "pip install '.[audit]'" in done.stderr
 
 
 def test_a_run_is_shown_what_its_checkpoints_would_save(

@@ -184,7 +184,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
     ("change", "mark", "fix"),
     [
         ({"python": (3, 10)}, "✗", "3.11"),
-        ({"versions": {**GOOD.versions, "lightning": None}, "lightning_as": "2.6"}, "✗", "outlast[recipes]"),
+        ({"versions": {**GOOD.versions, "lightning": None}, "lightning_as": "2.6"}, "✗", "'.[recipes]'"),
         ({"versions": {**GOOD.versions, "torch": None}, "gpus": None}, "✗", "pip install torch"),
         ({"gpus": ()}, "!", "Accelerator"),
         ({"gpus": (("K80", 5.0, "fp32"),)}, "!", "model=tiny"),
