@@ -111,7 +111,7 @@ ARMS: dict[str, tuple[str, Callable[[Path, Path, int], Any]]] = {
 }
 
 MODULES = {
-    "ours": ("outlast.data.rows", "outlast.data.loader", "pyarrow.parquet"),
+    "ours": ("outlast.data.epochs.rows", "outlast.data.epochs.loader", "pyarrow.parquet"),
     "datasets": ("datasets",),
     "mosaic": ("streaming",),
     "litdata": ("litdata",),

@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from outlast import data, journal
-from outlast.data import making, store
+from outlast.data.text import making, store
 from outlast.errors import BadInput, NoRoom
 from outlast.host import Limit, Room
 from tests.data.parquets import make_rows, text_of
@@ -290,7 +290,7 @@ def test_stopped_anywhere_it_goes_on_at_the_last_whole_part_to_the_same_bytes(
         began.append(document)
         return since(document)
 
-    monkeypatch.setattr("outlast.data.texts.RowTexts.since", seen)
+    monkeypatch.setattr("outlast.data.text.texts.RowTexts.since", seen)
     assert contents(data.blocks(rows, tokenizer, length=32, cache=tmp_path / "cut").folder) == whole
     if where == "finish" and after:
         assert began[0] > 0

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.data.order import Order, Walk, drawn, width_for
+from outlast.data.epochs.order import Order, Walk, drawn, width_for
 
 GROUPS = st.lists(st.integers(0, 40), min_size=1, max_size=30).map(tuple)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from outlast import Run, data
-from outlast.data.loader import Loader
-from outlast.data.order import Order
+from outlast.data.epochs.loader import Loader
+from outlast.data.epochs.order import Order
 from outlast.errors import BadInput
 from tests.data.parquets import make_rows, write
 

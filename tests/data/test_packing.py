@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.data.packing import Packer, Place, Shape
+from outlast.data.text.packing import Packer, Place, Shape
 
 BOS, EOS = 1000, 1001
 DOCUMENTS = st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=20)

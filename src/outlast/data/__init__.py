@@ -10,27 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from outlast.data.epochs.loader import Loader
+    from outlast.data.epochs.rows import Rows, open
+    from outlast.data.epochs.stream import Stream
     from outlast.data.fetching import Fetched, Progress, fetch, fetch_telling
-    from outlast.data.loader import Loader
     from outlast.data.manifest import Manifest
-    from outlast.data.packed import Blocks, blocks
     from outlast.data.planning import Plan, plan
-    from outlast.data.rows import Rows, open
-    from outlast.data.stream import Stream
+    from outlast.data.text.packed import Blocks, blocks
 
 _HOMES = {
-    "Blocks": "outlast.data.packed",
+    "Blocks": "outlast.data.text.packed",
     "Fetched": "outlast.data.fetching",
-    "Loader": "outlast.data.loader",
+    "Loader": "outlast.data.epochs.loader",
     "Manifest": "outlast.data.manifest",
     "Plan": "outlast.data.planning",
     "Progress": "outlast.data.fetching",
-    "Rows": "outlast.data.rows",
-    "Stream": "outlast.data.stream",
-    "blocks": "outlast.data.packed",
+    "Rows": "outlast.data.epochs.rows",
+    "Stream": "outlast.data.epochs.stream",
+    "blocks": "outlast.data.text.packed",
     "fetch": "outlast.data.fetching",
     "fetch_telling": "outlast.data.fetching",
-    "open": "outlast.data.rows",
+    "open": "outlast.data.epochs.rows",
     "plan": "outlast.data.planning",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from outlast import data
-from outlast.data import making
+from outlast.data.text import making
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import sys
 import torch
 
 from outlast import data
-from outlast.data import row_groups
+from outlast.data.epochs import row_groups
 
 
 def main() -> None:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset, get_worker_info
 
-from outlast.data import row_groups
-from outlast.data.epoch import SharedEpoch
-from outlast.data.order import Order, Walk, width_for
+from outlast.data.epochs import row_groups
+from outlast.data.epochs.epoch import SharedEpoch
+from outlast.data.epochs.order import Order, Walk, width_for
 from outlast.errors import BadInput
 from outlast.host import parse_bytes
 
 if TYPE_CHECKING:
-    from outlast.data.loader import Loader
-    from outlast.data.stream import Stream
+    from outlast.data.epochs.loader import Loader
+    from outlast.data.epochs.stream import Stream
 
 WINDOW_BYTES = 128 << 20
 """Decoded bytes that a reader mixes at a time, by default; each worker of a loader is a reader."""
@@ -143,13 +143,13 @@ class Rows(Dataset[dict[str, Any]]):  # type: ignore[misc]
 
     def loader(self, batch_size: int, **options: Any) -> Loader:
         """Batches with an exact position; see `outlast.data.Loader` for the options."""
-        from outlast.data.loader import Loader
+        from outlast.data.epochs.loader import Loader
 
         return Loader(self, batch_size, **options)
 
     def stream(self, batch_size: int, **options: Any) -> Stream:
         """The iterable form, for loaders that want one; see `outlast.data.Stream`."""
-        from outlast.data.stream import Stream
+        from outlast.data.epochs.stream import Stream
 
         return Stream(self, batch_size, **options)
 

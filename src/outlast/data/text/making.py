@@ -13,10 +13,10 @@ import numpy as np
 from blake3 import blake3
 
 from outlast import durable
-from outlast.data import store
-from outlast.data.packing import Packer, Shape
-from outlast.data.texts import Texts
-from outlast.data.tokens import Encoder
+from outlast.data.text import store
+from outlast.data.text.packing import Packer, Shape
+from outlast.data.text.texts import Texts
+from outlast.data.text.tokens import Encoder
 from outlast.errors import BadInput, NoRoom
 from outlast.host import explain_full, room, show_bytes
 

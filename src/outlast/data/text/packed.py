@@ -17,16 +17,16 @@ from blake3 import blake3
 from torch.utils.data import Dataset
 
 from outlast import durable
-from outlast.data import store
-from outlast.data.making import Maker
-from outlast.data.order import Order
-from outlast.data.packing import Shape
-from outlast.data.texts import StreamTexts, texts_of
-from outlast.data.tokens import Encoder
+from outlast.data.epochs.order import Order
+from outlast.data.text import store
+from outlast.data.text.making import Maker
+from outlast.data.text.packing import Shape
+from outlast.data.text.texts import StreamTexts, texts_of
+from outlast.data.text.tokens import Encoder
 from outlast.errors import BadInput
 
 if TYPE_CHECKING:
-    from outlast.data.loader import Loader
+    from outlast.data.epochs.loader import Loader
 
 _FORMAT = 1
 """Of the bytes: another way to pack, another number, and so another key."""
@@ -205,7 +205,7 @@ class Blocks(Dataset[torch.Tensor]):  # type: ignore[misc]
             seed: of the order.
             options: of the loader.
         """
-        from outlast.data.loader import Loader
+        from outlast.data.epochs.loader import Loader
 
         ordered = Blocks(self.folder)
         ordered.order = Order(self.order.groups, shuffle, seed, 0, self.order.width)

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from outlast.data.epoch import SharedEpoch
-from outlast.data.loader import Ordered, place_of, share
-from outlast.data.order import Walk
+from outlast.data.epochs.epoch import SharedEpoch
+from outlast.data.epochs.loader import Ordered, place_of, share
+from outlast.data.epochs.order import Walk
 
 
 class Stream(IterableDataset[Any]):  # type: ignore[misc]

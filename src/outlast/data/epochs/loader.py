@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from outlast.checkpoints import say
-from outlast.data.order import Order, Walk
+from outlast.data.epochs.order import Order, Walk
 from outlast.errors import BadInput
 
 

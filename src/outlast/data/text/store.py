@@ -22,7 +22,7 @@ from typing import Any
 
 from outlast import durable
 from outlast.checkpoints import say
-from outlast.data.packing import Place
+from outlast.data.text.packing import Place
 from outlast.errors import BadInput
 from outlast.host import show_bytes
 from outlast.journal import FOLDER, from_environment

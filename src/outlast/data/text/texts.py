@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from blake3 import blake3
 
-from outlast.data.row_groups import Groups, Shard, listed
+from outlast.data.epochs.row_groups import Groups, Shard, listed
 from outlast.errors import BadInput
 
 _CHUNK_ROWS = 256
