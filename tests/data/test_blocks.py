@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from outlast import data, journal
-from outlast.data.text import making, store
+from outlast.data.text import making, packed, store
 from outlast.errors import BadInput, NoRoom
 from outlast.host import Limit, Room
 from tests.data.parquets import make_rows, text_of
@@ -222,7 +222,7 @@ def test_an_old_set_in_use_stays_until_nobody_reads_it(
     reading = data.blocks(rows, tokenizer, length=32, cache=cache)
     first = reading[0]
     data.blocks(grown(tmp_path), tokenizer, length=32, cache=cache)
-    assert torch.equal(data.packed.Blocks(reading.folder)[0], first)  # type: ignore[attr-defined]
+    assert torch.equal(packed.Blocks(reading.folder)[0], first)
     folder = reading.folder
     del reading
     data.blocks(data.open(make_rows(tmp_path / "rows", ROWS + 20)), tokenizer, length=32, cache=cache)
@@ -284,7 +284,7 @@ def test_stopped_anywhere_it_goes_on_at_the_last_whole_part_to_the_same_bytes(
             data.blocks(rows, tokenizer, length=32, cache=tmp_path / "cut")
     assert not list((tmp_path / "cut").glob("blocks-*"))
     began: list[int] = []
-    since = data.packed.texts_of(rows, "text", "").since  # type: ignore[attr-defined]
+    since = packed.texts_of(rows, "text", "").since
 
     def seen(self: Any, document: int) -> Iterator[str]:
         began.append(document)
