@@ -47,7 +47,7 @@ def _beyond_the_sample(items: list[pytest.Item]) -> set[pytest.Item]:
 
 def share(full: int) -> int:
     """How many of `full` cases to run: all with OUTLAST_TORTURE=full (`make torture`), else a seeded tenth."""
-    return full if IS_FULL else max(3, full // 10)
+    return full if IS_FULL else max(2, full // 10)
 
 
 @pytest.fixture

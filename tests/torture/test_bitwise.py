@@ -47,6 +47,7 @@ def test_a_loop_killed_three_times_is_the_uninterrupted_one_to_the_bit(tmp_path:
     assert killed.stdout == straight.stdout
 
 
+@pytest.mark.sampled(0)
 def test_a_trainer_killed_three_times_under_outlast_run_is_the_uninterrupted_one_to_the_bit(tmp_path: Path) -> None:
     """Dropout, shuffled data and a warm-up are the Trainer's defaults in the script; the supervisor restarts it."""
     arguments = ["--steps", "60", "--save", "10"]

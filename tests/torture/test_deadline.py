@@ -162,6 +162,7 @@ def test_sigterm_in_the_middle_of_a_save_leaves_it_whole_or_undone(tmp_path: Pat
     assert whole + undone == (10 if FULL else 3)
 
 
+@pytest.mark.sampled(0)
 def test_two_ranks_under_torchrun_leave_at_the_same_step(tmp_path: Path) -> None:
     """Attacks: one rank that leaves alone would keep the other in its all-reduce for ever."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -175,6 +176,7 @@ def test_two_ranks_under_torchrun_leave_at_the_same_step(tmp_path: Path) -> None
     assert [event["step"] for event in _events(tmp_path / "run", "sealed")] == [left[0]["step"]]
 
 
+@pytest.mark.sampled(0)
 def test_lightning_saves_its_last_step_and_goes_on_from_it(tmp_path: Path) -> None:
     """The file is dropped once ModelCheckpoint has sealed a newer one."""
     command = [sys.executable, str(SCRIPTS / "lightning_script.py"), str(tmp_path / "out"), "--steps", "45",

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from outlast.checkpoints import Vault, codec
 from outlast.journal import Journal
 
@@ -29,6 +31,7 @@ def _script(place: Path, *more: str) -> list[str]:
     return [sys.executable, str(SCRIPTS / "trainer.py"), str(place), *sizes, "--log", f"{place}.txt", *more]
 
 
+@pytest.mark.sampled(0)
 def test_a_light_checkpoint_strays_a_third_as_far_as_bare_weights_at_most(tmp_path: Path) -> None:
     guarded = outlast("run", "--dir", tmp_path, "--", *_script(tmp_path / "straight"))
     assert guarded.returncode == 0, guarded.stderr

@@ -103,7 +103,7 @@ def test_a_loop_that_leaks_seals_before_the_kill_and_ends_as_one_that_does_not(t
 
 def test_an_unmodified_trainer_that_leaks_finishes_without_a_kill(tmp_path: Path, group: Group) -> None:
     """The Trainer saves nothing by itself here: the only way back is what the guard asked for in time."""
-    limited, script = group(1000 * MB), SCRIPTS / "trainer.py"
+    limited, script = group(1300 * MB), SCRIPTS / "trainer.py"
     arguments = ("--steps", 60, "--save", 1000)
     leak = ("--leak", 15 * MB)
     bare = limited.run(script, tmp_path / "bare", *arguments, *leak)

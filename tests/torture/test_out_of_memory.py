@@ -83,6 +83,7 @@ def test_fifty_steps_with_memory_running_out_at_ten_random_points_are_those_of_a
         assert ours["norm"] == pytest.approx(theirs["norm"], rel=1e-9), ours["step"]
 
 
+@pytest.mark.sampled(0)
 def test_the_trainers_own_way_changes_the_effective_batch_and_ours_does_not(tmp_path: Path) -> None:
     """What auto_find_batch_size does on the same script: it starts again, with smaller batches, on trained weights."""
     plain, split = tmp_path / "plain", tmp_path / "split"

@@ -112,6 +112,7 @@ def test_a_loop_that_saves_one_file_needs_room_for_one_and_for_two_under_outlast
         (place / "model.pt").unlink()
 
 
+@pytest.mark.sampled(0)
 def test_undeleted_checkpoints_fill_the_volume_at_the_step_that_was_foretold(volume: Volume) -> None:
     """Attacks: seeds/001's suspicion. A limit of 0 stands for deletions that do not happen."""
     place = volume("45m")

@@ -88,7 +88,7 @@ def _has(out: Path, step: int) -> bool:
     return any(int(path.name.partition("-")[2]) >= step for path in out.glob("checkpoint-*") if path.is_dir())
 
 
-@pytest.mark.parametrize("case", range(share(10) // 3))
+@pytest.mark.parametrize("case", range(max(1, share(10) // 3)))
 def test_killed_twice_damaged_in_between_and_stopped_by_a_deadline_the_losses_are_those_of_an_undisturbed_run(
     straight: Path, tmp_path: Path, case: int
 ) -> None:
